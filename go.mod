@@ -1,0 +1,3 @@
+module github.com/lmcache/lmcache-go
+
+go 1.26

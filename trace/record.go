@@ -1,0 +1,114 @@
+package trace
+
+import "github.com/lmcache/lmcache-go/kv"
+
+// Args holds the arguments of a call, in the one internal form of all formats
+// and eras. An operation uses the fields that its schema row names; the others
+// are zero.
+type Args struct {
+	Keys   []kv.ObjectKey
+	Layout kv.Layout
+	Mode   kv.WriteMode
+	Spec   *kv.PrefetchSpec
+	Text   string // external_request_id
+	Flag   bool   // skip_l2
+	Count  int64  // read_locks: total locks a key
+}
+
+// Record is one recorded call, without its arguments.
+type Record struct {
+	Op       Op
+	Qualname string
+	MonoNS   int64  // since Header.MonoStartNS, on entry to the call
+	WallNS   int64  // Unix time
+	Seq      uint64 // position among the calls that were made, from 0; gaps are lost records
+	Offset   int64  // of the frame, from the start of the file
+}
+
+// Header opens a trace, of either format.
+type Header struct {
+	Native        bool // ours, or upstream's
+	FormatVersion int
+	SchemaVersion int
+	Level         Level
+	LevelMeta     []LevelMeta // sorted by key; upstream's files of 0.5.6 and later
+	MonoStartNS   int64
+	WallStartNS   int64
+	ConfigJSON    string
+	ConfigDigest  string // 64 hex digits, or empty
+
+	// Recorder identity; native files only.
+	PID   int
+	Host  string
+	Build string
+}
+
+// LevelMeta is one entry of upstream's header field level_meta, its value as text.
+type LevelMeta struct{ Key, Value string }
+
+// Source gives the records of a trace in file order. It belongs to one
+// goroutine.
+//
+//	for src.Next() {
+//		rec := src.Record()
+//		if err := src.Args(&args); err != nil { … } // this record only
+//	}
+//	return src.Err()
+type Source interface {
+	Header() *Header
+	// Next moves to the next record and reports whether there is one. What is
+	// wrong with the file but does not end the reading goes to the warning
+	// function that the source was opened with.
+	Next() bool
+	// Record returns the present record. Its strings stay valid.
+	Record() Record
+	// Args decodes the present record's arguments into a, reusing the memory
+	// that a holds: what a refers to is valid until the next call of Args. An
+	// error concerns this record alone.
+	Args(a *Args) error
+	// Err returns what ended the reading too early, nil at the end of the
+	// file. A cut-off tail is no error.
+	Err() error
+	Close() error
+}
+
+// Summary is what `trace info` says of a file.
+type Summary struct {
+	Header    Header
+	Records   int64
+	Ops       []OpCount // sorted by name
+	DurationS float64   // largest t_mono in seconds, 0 without records
+	Events    *EventsSummary
+}
+
+// OpCount says how many records an operation has.
+type OpCount struct {
+	Qualname string
+	Count    int64
+}
+
+// EventsSummary aggregates a trace of level events (upstream's files of 0.5.6
+// and later). Slices are sorted.
+//
+// Source: reference lct-v1.md, section 5.2.
+type EventsSummary struct {
+	Instances         []EventInstance
+	Batches           []EventBatches
+	Entries           []OpCount // by event type; 0 where batches had none
+	StoreBytes        int64
+	EntriesWithTokens int64
+	Lifecycle         []OpCount // by phase
+}
+
+// EventInstance is one server whose batches the trace holds.
+type EventInstance struct {
+	ID           string
+	Incarnations []int64
+}
+
+// EventBatches counts the batches of one kind.
+type EventBatches struct {
+	Type, Tier, Backend string
+	Shared              bool
+	Count               int64
+}

@@ -1,0 +1,117 @@
+package trace
+
+// Op identifies a traced operation within this build. Files carry the name:
+// a native file defines its ops by name, upstream's writes it in each record.
+type Op uint16
+
+// The traced operations. OpUnknown is an operation that a file names and this
+// build does not know.
+const (
+	OpUnknown Op = iota
+	OpReserveWrite
+	OpFinishWrite
+	OpSubmitPrefetchTask
+	OpFinishReadPrefetched
+	OpReadPrefetchedEnter
+	OpReadPrefetchedExit
+	numOps
+)
+
+// Level names a layer whose calls are recorded together.
+type Level string
+
+// The levels that exist. Events is written by LMCache only: it holds a
+// coordinator's input, not calls, and cannot be replayed.
+const (
+	LevelStorage Level = "storage"
+	LevelEvents  Level = "events"
+)
+
+// SchemaVersion is the trace_schema_version that this build writes.
+const SchemaVersion = 1
+
+// ArgType is the type of an argument: where it stands in Args, and how each
+// format encodes it.
+type ArgType uint8
+
+const (
+	ArgKeys   ArgType = iota + 1 // Args.Keys
+	ArgLayout                    // Args.Layout
+	ArgMode                      // Args.Mode
+	ArgSpec                      // Args.Spec
+	ArgText                      // Args.Text
+	ArgFlag                      // Args.Flag
+	ArgCount                     // Args.Count
+	numArgTypes
+)
+
+var argTypeNames = [numArgTypes]string{"", "keys", "layout", "mode", "spec", "text", "flag", "count"}
+
+// String returns the name that native files carry in their op definitions.
+func (t ArgType) String() string {
+	if t < numArgTypes {
+		return argTypeNames[t]
+	}
+	return "unknown"
+}
+
+// Arg is one argument of an operation.
+type Arg struct {
+	Name string
+	Type ArgType
+}
+
+// Row describes one traced operation.
+type Row struct {
+	Op       Op
+	Qualname string // the full name, as LMCache writes it
+	Level    Level
+	Args     []Arg // in the order of the signature; no type twice
+}
+
+const storageManager = "lmcache.v1.distributed.storage_manager.StorageManager."
+
+// schema has one row an operation, at the index of its Op.
+var schema = [numOps]Row{
+	OpReserveWrite: {Qualname: storageManager + "reserve_write", Level: LevelStorage,
+		Args: []Arg{{"keys", ArgKeys}, {"layout_desc", ArgLayout}, {"mode", ArgMode}}},
+	OpFinishWrite: {Qualname: storageManager + "finish_write", Level: LevelStorage,
+		Args: []Arg{{"keys", ArgKeys}}},
+	OpSubmitPrefetchTask: {Qualname: storageManager + "submit_prefetch_task", Level: LevelStorage,
+		Args: []Arg{{"spec", ArgSpec}, {"external_request_id", ArgText}, {"skip_l2", ArgFlag}}},
+	OpFinishReadPrefetched: {Qualname: storageManager + "finish_read_prefetched", Level: LevelStorage,
+		Args: []Arg{{"keys", ArgKeys}, {"read_locks", ArgCount}}},
+	OpReadPrefetchedEnter: {Qualname: storageManager + "read_prefetched_results.__enter__", Level: LevelStorage,
+		Args: []Arg{{"keys", ArgKeys}}},
+	OpReadPrefetchedExit: {Qualname: storageManager + "read_prefetched_results.__exit__", Level: LevelStorage,
+		Args: []Arg{{"keys", ArgKeys}}},
+}
+
+var opByName = func() map[string]Op {
+	m := make(map[string]Op, numOps)
+	for op := range schema {
+		schema[op].Op = Op(op)
+		if op != int(OpUnknown) {
+			m[schema[op].Qualname] = Op(op)
+		}
+	}
+	return m
+}()
+
+// Schema returns the rows of all operations. They must not be changed.
+func Schema() []Row { return schema[1:] }
+
+// Row returns the schema row of op; the zero Row for OpUnknown.
+func (op Op) Row() *Row {
+	if op >= numOps {
+		op = OpUnknown
+	}
+	return &schema[op]
+}
+
+// String returns the qualified name.
+func (op Op) String() string { return op.Row().Qualname }
+
+// ParseOp returns the operation of a qualified name, OpUnknown if this build
+// does not know it.
+func ParseOp(qualname string) Op { return opByName[qualname] }
