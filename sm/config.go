@@ -1,0 +1,29 @@
+package sm
+
+// Config says how a storage manager is built. Its JSON form and its digest are
+// those of LMCache's StorageManagerConfig.
+type Config struct {
+	L1                  L1Config
+	Eviction            EvictionConfig
+	L2Adapters          []string // JSON objects with a "type"
+	StorePolicy         string   // default, skip_l1
+	PrefetchPolicy      string   // default, retain
+	PrefetchMaxInFlight int
+}
+
+// L1Config describes the memory tier.
+type L1Config struct {
+	SizeBytes       int64
+	UseLazy         bool
+	InitSizeBytes   int64
+	AlignBytes      int64
+	WriteTTLSeconds int64
+	ReadTTLSeconds  int64
+}
+
+// EvictionConfig describes eviction from L1.
+type EvictionConfig struct {
+	Policy    string
+	Watermark float64 // used share of L1 at which a cycle evicts
+	Ratio     float64 // share of the tracked keys that one cycle evicts
+}
