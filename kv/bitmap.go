@@ -2,6 +2,7 @@ package kv
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -67,3 +68,6 @@ func (b Bitmap) String() string {
 	}
 	return s.String()
 }
+
+// Clone returns a copy that shares nothing with b.
+func (b Bitmap) Clone() Bitmap { return Bitmap{slices.Clone(b.words), b.n} }

@@ -67,4 +67,8 @@ type Env struct {
 	Clock clock.Clock
 	// Notify says that a task has completed. It never blocks.
 	Notify func()
+	// NoPayload says that the bytes of objects mean nothing (a replay on
+	// scratch memory): an adapter that keeps objects in memory keeps their
+	// sizes only.
+	NoPayload bool
 }

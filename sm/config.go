@@ -27,3 +27,11 @@ type EvictionConfig struct {
 	Watermark float64 // used share of L1 at which a cycle evicts
 	Ratio     float64 // share of the tracked keys that one cycle evicts
 }
+
+// Policies of the controllers.
+const (
+	StoreDefault    = "default" // every store gets every object
+	StoreSkipL1     = "skip_l1" // and L1 drops what is stored
+	PrefetchDefault = "default" // loaded objects go with their last reader
+	PrefetchRetain  = "retain"  // loaded objects stay
+)

@@ -1,11 +1,17 @@
 package sm
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
+	"github.com/lmcache/lmcache-go/l2"
 	"github.com/lmcache/lmcache-go/trace"
 )
 
@@ -19,10 +25,11 @@ const (
 
 // Options are what a Manager needs beside its configuration.
 type Options struct {
-	Clock  clock.Clock     // the machine's if nil
-	Tracer *trace.Recorder // records the public calls; nil records nothing
-	Memory Memory
-	Log    *slog.Logger // discarded if nil
+	Clock    clock.Clock     // required
+	Tracer   *trace.Recorder // records the public calls; nil records nothing
+	Memory   Memory
+	Adapters l2.Registry  // the kinds of L2 adapter that Config.L2Adapters may name
+	Log      *slog.Logger // discarded if nil
 
 	// ManualEviction leaves the eviction cycle to calls of EvictOnce, instead
 	// of one a second.
@@ -30,22 +37,148 @@ type Options struct {
 }
 
 // Manager is a storage manager. It is safe for concurrent use.
-type Manager struct{}
+//
+// On a virtual clock everything that it does in the background runs on the
+// goroutine that advances the clock, in a fixed order.
+//
+// Source: reference storage-manager.md, sections 2 and 14.
+type Manager struct {
+	// Immutable after New; each has its own lock.
+	cfg      Config
+	clock    clock.Clock
+	tracer   *trace.Recorder
+	log      *slog.Logger
+	l1       *l1.Manager
+	adapters []l2.Adapter
+	eviction evictionController
+	store    storeController
+	prefetch prefetchController
 
-// New builds a storage manager. The caller must Close it.
-func New(cfg Config, opt Options) (*Manager, error) { panic("skeleton") }
+	mu      sync.Mutex // guards all below; nothing else is called under it
+	nextID  int64
+	pending map[int64]struct{} // submitted, without a result yet
+	results map[int64]*PrefetchResult
+	aging   []agingResult // of results, oldest first
+	stats   Stats
+	closed  bool
+}
+
+// agingResult says until when a result is kept for a caller who may never ask:
+// as long as its locks can be live.
+type agingResult struct{ id, until int64 }
+
+// New builds a storage manager and starts its controllers. The caller must
+// Close it.
+func New(cfg Config, opt Options) (*Manager, error) {
+	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, log: opt.Log,
+		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	var memory l1.Memory = new(l1.Scratch)
+	if opt.Memory == RealMemory {
+		var err error
+		if memory, err = l1.NewReal(cfg.L1.SizeBytes); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	m.l1, err = l1.New(l1.Options{
+		SizeBytes: cfg.L1.SizeBytes, AlignBytes: cfg.L1.AlignBytes, Policy: cfg.Eviction.Policy,
+		WriteTTL: time.Duration(cfg.L1.WriteTTLSeconds) * time.Second,
+		ReadTTL:  time.Duration(cfg.L1.ReadTTLSeconds) * time.Second,
+		Memory:   memory, Clock: opt.Clock,
+	})
+	if err != nil {
+		return nil, errors.Join(err, memory.Close())
+	}
+	m.eviction.m, m.store.m, m.prefetch.m = m, m, m
+	m.store.start()
+	m.prefetch.start()
+	env := l2.Env{Clock: opt.Clock, NoPayload: opt.Memory == ScratchMemory, Notify: func() {
+		m.store.task.Wake()
+		m.prefetch.task.Wake()
+	}}
+	for i, config := range cfg.L2Adapters {
+		a, err := opt.Adapters.Build(i+1, config, env)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		m.adapters = append(m.adapters, a)
+	}
+	if !opt.ManualEviction {
+		m.eviction.start()
+	}
+	return m, nil
+}
+
+// Close stops the controllers, then the adapters, then releases L1. It may be
+// called twice.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	closed := m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if closed {
+		return nil
+	}
+	m.prefetch.stop()
+	m.store.stop()
+	m.eviction.stop()
+	var errs []error
+	for _, a := range m.adapters {
+		if err := a.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close L2 adapter %s: %w", a.Name(), err))
+		}
+	}
+	return errors.Join(append(errs, m.l1.Close())...)
+}
 
 // ReserveWrite reserves memory for the keys that may be written, and returns an
 // outcome for every key, in order. It never waits and never evicts. An error
 // means that the call itself was wrong (a layout of no bytes, an unknown mode)
 // and reserved nothing.
 func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.WriteMode) ([]l1.WriteResult, error) {
-	panic("skeleton")
+	if m.tracer.On() {
+		m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
+	}
+	results, err := m.l1.Reserve(make([]l1.WriteResult, 0, len(keys)), keys, layout, mode, l1.Writer, false)
+	if err != nil {
+		return nil, fmt.Errorf("reserve write of %d keys: %w", len(keys), err)
+	}
+	var n [l1.OutOfMemory + 1]int64
+	for i := range results {
+		n[results[i].Code]++
+	}
+	bytes := layout.Bytes()
+	m.count(func(s *Stats) {
+		s.ReservedKeys += n[l1.Success]
+		s.ReservedBytes += n[l1.Success] * bytes
+		s.RefusedKeys += n[l1.KeyNotWritable]
+		s.OOMKeys += n[l1.OutOfMemory]
+		s.OOMBytes += n[l1.OutOfMemory] * bytes
+	})
+	return results, nil
 }
 
 // FinishWrite makes reserved objects readable and queues them for the stores
-// below. It returns an outcome for every key, in order.
-func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code { panic("skeleton") }
+// below. It returns an outcome for every key, in order: Success, KeyNotExist
+// where nothing was reserved, KeyInWrongState where the reservation has expired.
+func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
+	if m.tracer.On() {
+		m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
+	}
+	codes, admitted := m.l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
+	m.store.queue(admitted)
+	written := int64(0)
+	for _, c := range codes {
+		if c == l1.Success {
+			written++
+		}
+	}
+	m.count(func(s *Stats) { s.WrittenKeys += written })
+	return codes
+}
 
 // PrefetchHandle names a submitted prefetch.
 type PrefetchHandle struct {
@@ -69,71 +202,170 @@ type PrefetchRow struct {
 	Found kv.Bitmap // policy full only: was in L1 or in a store, loaded or not
 }
 
-// SubmitPrefetchTask starts to make a grid of keys readable. An error means
-// that the spec is not valid.
+// SubmitPrefetchTask starts to make a grid of keys readable. Without stores
+// below, or with skipL2, the result is there when it returns. It keeps no
+// reference into spec. An error means that the spec is not valid.
 func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID string, skipL2 bool) (PrefetchHandle, error) {
-	panic("skeleton")
+	if m.tracer.On() {
+		m.tracer.Call(trace.OpSubmitPrefetchTask, &trace.Args{Spec: spec, Text: externalRequestID, Flag: skipL2})
+	}
+	if err := spec.Validate(); err != nil {
+		return PrefetchHandle{}, fmt.Errorf("submit prefetch: %w", err)
+	}
+	h := PrefetchHandle{ExternalRequestID: externalRequestID, SubmitNS: m.clock.Now()}
+	m.mu.Lock()
+	h.ID = m.nextID
+	m.nextID++
+	m.pending[h.ID] = struct{}{}
+	m.mu.Unlock()
+	p := m.newPrefetch(h.ID, spec)
+	if skipL2 || len(m.adapters) == 0 {
+		p.lockL1()
+		p.plan(p.inL1)
+		m.deliver(p.id, p.finish())
+	} else {
+		m.prefetch.submit(p)
+	}
+	return h, nil
+}
+
+// deliver makes a result available, and forgets those that nobody asked for
+// while their locks were live.
+func (m *Manager) deliver(id int64, res *PrefetchResult) {
+	now := m.clock.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pending, id)
+	m.results[id] = res
+	m.aging = append(m.aging, agingResult{id, now + m.cfg.L1.ReadTTLSeconds*int64(time.Second)})
+	for len(m.aging) > 0 && (m.results[m.aging[0].id] == nil || m.aging[0].until <= now) {
+		if m.aging[0].id == id {
+			break // a result is never dropped at once, whatever the TTL
+		}
+		delete(m.results, m.aging[0].id)
+		m.aging = m.aging[1:]
+	}
 }
 
 // QueryPrefetchStatus returns the result of a prefetch once; ok is false while
-// it runs, and after the result was taken.
+// it runs, after the result was taken, and when its locks have lapsed.
 func (m *Manager) QueryPrefetchStatus(h PrefetchHandle) (res *PrefetchResult, ok bool) {
-	panic("skeleton")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	res, ok = m.results[h.ID]
+	delete(m.results, h.ID)
+	return res, ok
 }
 
 // ReadPrefetched enters a read of prefetched objects. It takes no locks: it
 // needs those of a completed prefetch. The caller must call Exit.
-func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead { panic("skeleton") }
+func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
+	if m.tracer.On() {
+		m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
+	}
+	r := &PrefetchedRead{m: m, keys: keys}
+	r.codes, r.objects = m.l1.Read(make([]l1.Code, 0, len(keys)), make([]l1.Object, 0, len(keys)), keys)
+	if len(r.objects) < len(keys) {
+		r.refused = true
+		for i, c := range r.codes {
+			if c != l1.Success {
+				m.log.Error(fmt.Sprintf("Failed to read prefetched object %v from L1 storage: %s", keys[i], reasons[c]))
+			}
+		}
+	}
+	return r
+}
 
-// PrefetchedRead is an entered read.
-type PrefetchedRead struct{}
+var reasons = map[l1.Code]string{
+	l1.KeyNotExist:    "The specified key does not exist.",
+	l1.KeyNotReadable: "The specified key is not readable.",
+}
+
+// PrefetchedRead is an entered read. It belongs to one goroutine.
+type PrefetchedRead struct {
+	m       *Manager
+	keys    []kv.ObjectKey
+	codes   []l1.Code
+	objects []l1.Object
+	refused bool
+	exited  bool
+}
 
 // Codes returns the outcome for every key, in order: Success, KeyNotExist or
 // KeyNotReadable.
-func (r *PrefetchedRead) Codes() []l1.Code { panic("skeleton") }
+func (r *PrefetchedRead) Codes() []l1.Code { return r.codes }
 
 // Objects returns the objects in key order, nil if any key was not readable.
-func (r *PrefetchedRead) Objects() []l1.Object { panic("skeleton") }
+func (r *PrefetchedRead) Objects() []l1.Object {
+	if r.refused {
+		return nil
+	}
+	return r.objects
+}
 
 // Exit leaves the read; bodyErr is what went wrong meanwhile, nil if nothing.
 // After a clean read it releases nothing: FinishReadPrefetched does. After a
-// refused read, or with an error, it releases one lock of every good key.
-func (r *PrefetchedRead) Exit(bodyErr error) { panic("skeleton") }
-
-// FinishReadPrefetched releases readLocks locks of every key (clamped to
-// 1..128), and returns an outcome for every key, in order.
-func (m *Manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.Code {
-	panic("skeleton")
+// refused read, or with an error, it releases one lock of every good key. The
+// keys that the read was entered with must not have changed. It may be called
+// twice.
+func (r *PrefetchedRead) Exit(bodyErr error) {
+	if r.exited {
+		return
+	}
+	r.exited = true
+	if r.refused || bodyErr != nil {
+		seen := make(map[kv.ObjectKey]struct{}, len(r.keys)) // a key read twice has one lock to give back
+		var good []kv.ObjectKey
+		for i, c := range r.codes {
+			if _, dup := seen[r.keys[i]]; c == l1.Success && !dup {
+				seen[r.keys[i]] = struct{}{}
+				good = append(good, r.keys[i])
+			}
+		}
+		r.m.unlock(good, 1)
+	}
+	if r.m.tracer.On() {
+		r.m.tracer.Call(trace.OpReadPrefetchedExit, &trace.Args{Keys: r.keys})
+	}
 }
 
-// EvictOnce runs one eviction cycle and returns the keys that it removed.
-func (m *Manager) EvictOnce() []kv.ObjectKey { panic("skeleton") }
+// FinishReadPrefetched releases readLocks locks of every key (clamped to
+// 1..128), and returns an outcome for every key, in order: Success, KeyNotExist,
+// or KeyInWrongState without a live lock.
+func (m *Manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.Code {
+	if m.tracer.On() {
+		m.tracer.Call(trace.OpFinishReadPrefetched, &trace.Args{Keys: keys, Count: int64(readLocks)})
+	}
+	return m.unlock(keys, clampLocks(readLocks))
+}
+
+func clampLocks(n int) int { return min(max(n, 1), l1.MaxReadLocks) }
+
+func (m *Manager) unlock(keys []kv.ObjectKey, n int) []l1.Code {
+	if len(keys) == 0 {
+		return nil
+	}
+	codes, freed := m.l1.Unlock(make([]l1.Code, 0, len(keys)), keys, n)
+	if freed > 0 {
+		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(freed) })
+	}
+	return codes
+}
+
+// EvictOnce runs one eviction cycle and returns the keys that it removed, in
+// the policy's order; nil if L1 is below the watermark.
+func (m *Manager) EvictOnce() []kv.ObjectKey { return m.eviction.cycle() }
 
 // Clear drops the objects of L1 that no live lock holds, or with force all.
 // Stores below are not touched.
-func (m *Manager) Clear(force bool) { panic("skeleton") }
-
-// Close stops the controllers, then the adapters, then releases L1. It may be
-// called twice.
-func (m *Manager) Close() error { panic("skeleton") }
-
-// Stats are counts since New, and the present state.
-type Stats struct {
-	UsedBytes, CapacityBytes int64 // of L1; staged objects count
-	Resident, Staged         int64 // objects
-
-	RequestedKeys, L1HitKeys, L2HitKeys    int64 // of completed prefetches
-	L1HitBytes, L2HitBytes, RequestedBytes int64
-	ReservedKeys, RefusedKeys, OOMKeys     int64 // of reservations
-	ReservedBytes, OOMBytes                int64
-	WrittenKeys, WrittenBytes              int64
-	EvictionPasses                         int64 // cycles that found L1 above the watermark
-	EvictedKeys, EvictedBytes              int64
-	L2StoredKeys, L2StoredBytes            int64
-	L2LoadedKeys, L2LoadedBytes            int64
-	TemporaryFreedKeys                     int64
-	PendingPrefetches                      int64 // submitted, without a result yet
+func (m *Manager) Clear(force bool) {
+	if force {
+		m.log.Warn("Clearing L1 by force: locked objects go too")
+	}
+	m.l1.Clear(force)
 }
 
-// Stats returns a consistent snapshot.
-func (m *Manager) Stats() Stats { panic("skeleton") }
+// Check reports whether the accounting of L1 is consistent.
+func (m *Manager) Check() error { return m.l1.Check() }
+
+var _ io.Closer = (*Manager)(nil)

@@ -1,0 +1,685 @@
+package l1
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lmcache/lmcache-go/evict"
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// MaxReadLocks is the most read locks that one call takes or releases of a key.
+const MaxReadLocks = 128
+
+// ErrZeroLayout is returned for a reservation of objects without bytes.
+var ErrZeroLayout = errors.New("size must be greater than 0")
+
+// Options configures New.
+type Options struct {
+	SizeBytes  int64         // capacity; any size, 0 makes every reservation OutOfMemory
+	AlignBytes int64         // a power of two; every object starts and ends on it
+	WriteTTL   time.Duration // how long a reservation holds
+	ReadTTL    time.Duration // how long read locks hold after the newest of them
+	Policy     string        // a name that evict.New knows
+	Memory     Memory        // what backs the objects
+	Clock      clock.Clock
+}
+
+// Tag names who reserved an object: writes and each prefetch have their own, so
+// that both may stage the same key side by side.
+type Tag uint64
+
+// Writer is the tag of reservations made by ReserveWrite of the storage manager.
+const Writer Tag = 0
+
+// Manager holds the objects of the memory tier. It is safe for concurrent use.
+//
+// An object is staged from its reservation to its finish, then resident; only a
+// resident object can be read. A lock has a count and one expiry for all of its
+// holders: it is live while the count is above 0 and the expiry has not come. No
+// timer runs: an expiry is noticed when somebody looks.
+//
+// Source: reference storage-manager.md, sections 3.1 and 14.2.
+type Manager struct {
+	clock              clock.Clock // immutable after New, as the next three
+	writeTTL, readTTL  int64       // ns
+	align              int64
+	memory             Memory
+	mu                 sync.Mutex // guards all below
+	arena              *arena
+	index              kv.Index          // every key that has an object or that the policy tracks
+	slots              kv.Slab[slot]     // by slot of index
+	staged             kv.Slab[reserved] // by number, from 1
+	freeStaged         uint32            // head of the list of unused numbers, linked by next
+	lastStaged         uint32            // numbers given so far
+	policy             evict.Policy
+	resident, inFlight int64 // resident objects; staged objects
+
+	// Scratch lists, reused by every call under mu.
+	told    []uint32
+	also    []uint32
+	pending []pendingWrite
+	offsets []int64
+}
+
+// slot is what a key has in the tier. It holds no pointer.
+type slot struct {
+	resident object // valid if resident.state != absent
+	staged   uint32 // head of the list of this key's reservations, 0 if none
+}
+
+type state uint8
+
+const (
+	absent state = iota
+	permanent
+	temporary // goes with its last read lock
+)
+
+// object is the memory of a key and its lock: the write lock while it is
+// staged, the read lock while it is resident.
+type object struct {
+	offset int64
+	expiry int64 // ns on the clock; of the lock
+	layout kv.Layout
+	locks  uint32
+	state  state
+}
+
+// reserved is a staged object.
+type reserved struct {
+	object
+	tag  Tag
+	next uint32 // of the same key
+}
+
+// pendingWrite is a key that a call is about to allocate.
+type pendingWrite struct {
+	result int // index in the call's keys
+	slot   uint32
+	number uint32 // of its staged object
+}
+
+// New returns an empty tier. The caller must Close it.
+func New(opt Options) (*Manager, error) {
+	a, err := newArena(opt.SizeBytes, opt.AlignBytes)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{clock: opt.Clock, writeTTL: int64(opt.WriteTTL), readTTL: int64(opt.ReadTTL), align: opt.AlignBytes, memory: opt.Memory, arena: a}
+	if m.policy, err = evict.New(opt.Policy, &m.index); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Close releases the memory. Objects that were handed out must not be used any more.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.memory.Close()
+}
+
+func (o *object) live(now int64) bool { return o.locks > 0 && now < o.expiry }
+
+// lock takes n locks; what an expired lock had counted is forgotten.
+func (o *object) lock(now, ttl int64, n uint32) {
+	if !o.live(now) {
+		o.locks = 0
+	}
+	o.locks += n
+	o.expiry = now + ttl
+}
+
+// physical returns the bytes that an object of layout l takes.
+func (m *Manager) physical(l kv.Layout) int64 { return (l.Bytes() + m.align - 1) &^ (m.align - 1) }
+
+func (m *Manager) object(o *object) Object {
+	return Object{Offset: o.offset, Bytes: m.memory.View(o.offset, o.layout.Bytes())}
+}
+
+func (m *Manager) release(o *object) { m.arena.free(o.offset, m.physical(o.layout)) }
+
+// find returns the key's slot and what it has; nil if it has nothing.
+func (m *Manager) find(k *kv.ObjectKey) (uint32, *slot) {
+	s := m.index.Find(k)
+	if s == 0 {
+		return 0, nil
+	}
+	return s, m.slots.At(s)
+}
+
+// stagedBy returns the number of the key's reservation under tag, 0 if none.
+func (m *Manager) stagedBy(at *slot, tag Tag) uint32 {
+	n := at.staged
+	for n != 0 && m.staged.At(n).tag != tag {
+		n = m.staged.At(n).next
+	}
+	return n
+}
+
+// stage links a new reservation to slot s and takes a reference to it.
+func (m *Manager) stage(s uint32, tag Tag) (number uint32) {
+	if number = m.freeStaged; number != 0 {
+		m.freeStaged = m.staged.At(number).next
+	} else {
+		m.lastStaged++
+		number = m.lastStaged
+	}
+	at := m.slots.At(s)
+	*m.staged.At(number) = reserved{tag: tag, next: at.staged}
+	at.staged = number
+	m.index.Retain(s)
+	m.inFlight++
+	return number
+}
+
+// unstage unlinks a reservation and drops its reference, which may free the slot.
+func (m *Manager) unstage(s, number uint32) object {
+	at := m.slots.At(s)
+	p := &at.staged
+	for *p != number {
+		p = &m.staged.At(*p).next
+	}
+	r := m.staged.At(number)
+	*p = r.next
+	o := r.object
+	*r = reserved{next: m.freeStaged}
+	m.freeStaged = number
+	m.inFlight--
+	m.index.Release(s)
+	return o
+}
+
+// admit makes o the resident object of s.
+func (m *Manager) admit(s uint32, o object) {
+	o.locks, o.expiry = 0, 0
+	m.slots.At(s).resident = o
+	m.index.Retain(s)
+	m.resident++
+}
+
+// drop forgets the resident object of s without freeing its memory.
+func (m *Manager) drop(s uint32) object {
+	at := m.slots.At(s)
+	o := at.resident
+	at.resident = object{}
+	m.resident--
+	m.index.Release(s)
+	return o
+}
+
+// forget tells the policy that the keys of slots have left. The caller still
+// holds a reference to them through the policy itself, or they are not tracked.
+func (m *Manager) forget(slots []uint32) {
+	if len(slots) > 0 {
+		m.policy.Removed(slots)
+	}
+}
+
+// Reserve reserves memory for keys of one layout and appends an outcome for
+// each to dst. Keys that need memory get it in one batch, all or nothing. A key
+// that stands twice in the call has one reservation, and both places show it.
+func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layout, mode kv.WriteMode, tag Tag, isTemporary bool) ([]WriteResult, error) {
+	if len(keys) == 0 {
+		return dst, nil
+	}
+	if layout.Bytes() <= 0 {
+		return dst, fmt.Errorf("layout %q: %w", layout.Desc().String(), ErrZeroLayout)
+	}
+	if mode > kv.ModeAll {
+		return dst, fmt.Errorf("unknown write mode %v", mode)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, first := m.clock.Now(), len(dst)
+	m.pending, m.told = m.pending[:0], m.told[:0]
+	for i := range keys {
+		code, s, number := m.reserveOne(&keys[i], mode, tag, now)
+		r := WriteResult{Code: code}
+		switch {
+		case code != Success:
+		case number == 0: // absent: memory comes below, for all such keys at once
+			s = m.index.Acquire(&keys[i])
+			number = m.stage(s, tag)
+			m.index.Release(s) // the stage holds it now
+			m.pending = append(m.pending, pendingWrite{i, s, number})
+		default:
+			if o := m.staged.At(number); o.layout != 0 {
+				r.Object = m.object(&o.object)
+				m.told = append(m.told, s)
+			} else { // a second occurrence of a key that this call reserves
+				m.pending = append(m.pending, pendingWrite{i, 0, number})
+			}
+		}
+		dst = append(dst, r)
+	}
+	moved := len(m.told) > 0 && mode != kv.ModeNew
+	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
+		m.policy.Reserved(m.told)
+	}
+	return dst, nil
+}
+
+// reserveOne decides about one key. Success with number 0 means that the key
+// needs memory. A pending reservation of the same call has no layout yet.
+func (m *Manager) reserveOne(k *kv.ObjectKey, mode kv.WriteMode, tag Tag, now int64) (code Code, s, number uint32) {
+	s, at := m.find(k)
+	if at != nil {
+		number = m.stagedBy(at, tag)
+		if number != 0 && m.staged.At(number).layout == 0 {
+			return Success, s, number
+		}
+		if number != 0 && m.staged.At(number).live(now) {
+			return KeyNotWritable, s, 0
+		}
+		if r := &at.resident; r.state != absent {
+			if mode == kv.ModeNew || number != 0 || r.state == temporary || r.live(now) {
+				return KeyNotWritable, s, 0
+			}
+			number = m.stage(s, tag)
+			o := m.drop(s)
+			m.staged.At(number).object = o
+		}
+		if number != 0 { // an expired reservation, or a resident object's buffer: handed out again
+			m.staged.At(number).lock(now, m.writeTTL, 1)
+			return Success, s, number
+		}
+	}
+	if mode == kv.ModeUpdate {
+		return KeyNotWritable, s, 0
+	}
+	return Success, s, 0
+}
+
+// allocate gives memory to the pending keys of a call, or takes all of them
+// back, and reports whether memory was allocated. It adds their slots to told.
+func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary bool, now int64) bool {
+	n := 0
+	for _, p := range m.pending {
+		if p.slot != 0 {
+			n++
+		}
+	}
+	if n == 0 {
+		return false
+	}
+	if cap(m.offsets) < n {
+		m.offsets = make([]int64, 2*n)
+	}
+	offsets := m.offsets[:n]
+	if !m.arena.allocBatch(layout.Bytes(), n, offsets) {
+		for _, p := range m.pending {
+			if results[p.result].Code = OutOfMemory; p.slot != 0 {
+				m.unstage(p.slot, p.number)
+			}
+		}
+		return false
+	}
+	st := permanent
+	if isTemporary {
+		st = temporary
+	}
+	for _, p := range m.pending {
+		o := &m.staged.At(p.number).object
+		if p.slot != 0 {
+			*o = object{offset: offsets[0], layout: layout, state: st}
+			o.lock(now, m.writeTTL, 1)
+			offsets = offsets[1:]
+			m.told = append(m.told, p.slot)
+		}
+		results[p.result].Object = m.object(o)
+	}
+	return true
+}
+
+// Finish makes the reservations of tag resident and appends an outcome for
+// each key to codes. It appends to admitted the keys whose new content a store
+// below should get. With readLocks > 0 the objects get that many read locks at
+// once; a key that became resident meanwhile keeps that object, and the locks
+// go to it.
+func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) ([]Code, []kv.ObjectKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	m.told = m.told[:0]
+	for i := range keys {
+		s, at := m.find(&keys[i])
+		number := uint32(0)
+		if at != nil {
+			number = m.stagedBy(at, tag)
+		}
+		switch {
+		case number == 0:
+			codes = append(codes, KeyNotExist)
+			continue
+		case !m.staged.At(number).live(now):
+			codes = append(codes, KeyInWrongState)
+			continue
+		}
+		m.index.Retain(s) // across the move
+		o := m.unstage(s, number)
+		if r := &at.resident; r.state == absent {
+			m.admit(s, o)
+			m.told = append(m.told, s)
+			admitted = append(admitted, keys[i])
+		} else {
+			m.release(&o)
+			// A write that meets the temporary object of a prefetch must not
+			// vanish with it: the object stays, and the stores get the write.
+			if r.state == temporary && o.state == permanent {
+				r.state = permanent
+				admitted = append(admitted, keys[i])
+			}
+		}
+		if readLocks > 0 {
+			at.resident.lock(now, m.readTTL, uint32(readLocks))
+		}
+		m.index.Release(s)
+		codes = append(codes, Success)
+	}
+	m.policy.Created(m.told)
+	return codes, admitted
+}
+
+// Discard frees the reservations of tag; nobody gets to see them.
+func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told = m.told[:0]
+	for i := range keys {
+		s, at := m.find(&keys[i])
+		if at == nil {
+			continue
+		}
+		number := m.stagedBy(at, tag)
+		if number == 0 {
+			continue
+		}
+		o := m.unstage(s, number)
+		m.release(&o)
+		if at.resident.state == absent && at.staged == 0 {
+			m.told = append(m.told, s)
+		}
+	}
+	m.forget(m.told)
+}
+
+// LockResident takes n read locks of every key that is resident, and returns
+// which are.
+func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, found := m.clock.Now(), kv.NewBitmap(len(keys))
+	for i := range keys {
+		if _, at := m.find(&keys[i]); at != nil && at.resident.state != absent {
+			at.resident.lock(now, m.readTTL, uint32(n))
+			found.Set(i)
+		}
+	}
+	return found
+}
+
+// Read appends an outcome for every key to codes and, for each that has a live
+// read lock, its memory to objects. It changes nothing.
+func (m *Manager) Read(codes []Code, objects []Object, keys []kv.ObjectKey) ([]Code, []Object) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	for i := range keys {
+		code := KeyNotExist
+		if _, at := m.find(&keys[i]); at != nil && at.resident.state != absent {
+			code = KeyNotReadable
+			if at.resident.live(now) {
+				code = Success
+				objects = append(objects, m.object(&at.resident))
+			}
+		}
+		codes = append(codes, code)
+	}
+	return codes, objects
+}
+
+// Reserved appends the memory of the objects that tag has reserved to objects;
+// the zero Object for a key without a reservation.
+func (m *Manager) Reserved(objects []Object, keys []kv.ObjectKey, tag Tag) []Object {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range keys {
+		var o Object
+		if _, at := m.find(&keys[i]); at != nil {
+			if n := m.stagedBy(at, tag); n != 0 {
+				o = m.object(&m.staged.At(n).object)
+			}
+		}
+		objects = append(objects, o)
+	}
+	return objects
+}
+
+// Unlock releases n read locks of every key and appends an outcome for each to
+// codes: KeyNotExist, or KeyInWrongState without a live lock. A temporary object
+// goes with its last lock; freed counts those.
+func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, freed int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	m.told = m.told[:0]
+	for i := range keys {
+		s, at := m.find(&keys[i])
+		if at == nil || at.resident.state == absent {
+			codes = append(codes, KeyNotExist)
+			continue
+		}
+		r := &at.resident
+		if !r.live(now) {
+			codes = append(codes, KeyInWrongState)
+			continue
+		}
+		codes = append(codes, Success)
+		if r.locks -= min(r.locks, uint32(n)); r.locks == 0 && r.state == temporary {
+			m.index.Retain(s) // until the policy is told
+			o := m.drop(s)
+			m.release(&o)
+			m.told = append(m.told, s)
+			freed++
+		}
+	}
+	m.forgetRetained()
+	return codes, freed
+}
+
+// forgetRetained tells the policy of the keys in told that have nothing left,
+// and drops the reference that the caller took to each.
+func (m *Manager) forgetRetained() {
+	m.also = m.also[:0]
+	for _, s := range m.told {
+		if at := m.slots.At(s); at.resident.state == absent && at.staged == 0 {
+			m.also = append(m.also, s)
+		}
+	}
+	m.forget(m.also)
+	for _, s := range m.told {
+		m.index.Release(s)
+	}
+}
+
+// Touch tells the policy that the keys were hit.
+func (m *Manager) Touch(keys []kv.ObjectKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told = m.told[:0]
+	for i := range keys {
+		if s := m.index.Find(&keys[i]); s != 0 {
+			m.told = append(m.told, s)
+		}
+	}
+	m.policy.Touched(m.told)
+}
+
+// Delete removes the keys that no live lock holds and appends an outcome for
+// each to codes; freed is the memory that came back. With force locks do not
+// count.
+func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.also = m.also[:0]
+	for i := range keys {
+		m.also = append(m.also, m.index.Find(&keys[i]))
+	}
+	return m.deleteSlots(codes, m.also, force, nil)
+}
+
+// deleteSlots removes the objects of slots; removed is called for each key that
+// left. The policy hears first of the keys that were resident, then of those
+// that were only staged.
+func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed func(s uint32)) (_ []Code, freed int64) {
+	now := m.clock.Now()
+	var wereResident, wereStaged []uint32
+	for _, s := range slots {
+		at := (*slot)(nil)
+		if s != 0 {
+			at = m.slots.At(s)
+		}
+		if at == nil || at.resident.state == absent && at.staged == 0 {
+			codes = append(codes, KeyNotExist)
+			continue
+		}
+		m.index.Retain(s)
+		hadStaged := at.staged != 0
+		bytes := m.freeStagedObjects(s, at, now, force)
+		freed += bytes
+		switch r := &at.resident; {
+		case at.staged != 0, r.state != absent && r.live(now) && !force:
+			codes = append(codes, KeyIsLocked)
+			m.index.Release(s)
+			continue
+		case r.state != absent:
+			o := m.drop(s)
+			freed += m.physical(o.layout)
+			m.release(&o)
+			wereResident = append(wereResident, s)
+		case hadStaged:
+			wereStaged = append(wereStaged, s)
+		}
+		codes = append(codes, Success)
+		if removed != nil {
+			removed(s)
+		}
+	}
+	m.forget(wereResident)
+	m.forget(wereStaged)
+	for _, list := range [...][]uint32{wereResident, wereStaged} {
+		for _, s := range list {
+			m.index.Release(s)
+		}
+	}
+	return codes, freed
+}
+
+// freeStagedObjects frees the reservations of s whose lock has expired, with
+// force all of them, and returns their bytes.
+func (m *Manager) freeStagedObjects(s uint32, at *slot, now int64, force bool) (bytes int64) {
+	for number := at.staged; number != 0; {
+		r := m.staged.At(number)
+		next := r.next
+		if force || !r.live(now) {
+			o := m.unstage(s, number)
+			bytes += m.physical(o.layout)
+			m.release(&o)
+		}
+		number = next
+	}
+	return bytes
+}
+
+// Evicted is what one eviction pass removed.
+type Evicted struct {
+	Keys  []kv.ObjectKey // in the order in which the policy chose them
+	Bytes int64
+}
+
+// Evict removes up to a share ratio of the tracked keys, in the policy's order.
+//
+// Source: reference storage-manager.md, section 14.4.
+func (m *Manager) Evict(ratio float64) Evicted {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	victims := m.policy.Victims(m.also[:0], evict.Target(m.policy.Len(), ratio), func(s uint32) bool {
+		at := m.slots.At(s)
+		if at.resident.state != absent {
+			if !at.resident.live(now) {
+				return true
+			}
+		}
+		for n := at.staged; n != 0; n = m.staged.At(n).next {
+			if !m.staged.At(n).live(now) {
+				return true
+			}
+		}
+		return false
+	})
+	m.also = victims
+	var out Evicted
+	_, out.Bytes = m.deleteSlots(nil, victims, false, func(s uint32) {
+		out.Keys = append(out.Keys, m.index.Key(s))
+	})
+	return out
+}
+
+// Clear removes every object that no live lock holds, with force every object.
+func (m *Manager) Clear(force bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []uint32
+	for s := uint32(1); s <= m.index.Last(); s++ {
+		if at := m.slots.At(s); at.resident.state != absent || at.staged != 0 {
+			all = append(all, s)
+		}
+	}
+	m.deleteSlots(nil, all, force, nil)
+}
+
+// Usage is the present state of the tier.
+type Usage struct {
+	UsedBytes, CapacityBytes int64 // staged objects count, aligned sizes
+	Resident, Staged         int64 // objects
+}
+
+// Usage returns the present state.
+func (m *Manager) Usage() Usage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Usage{m.arena.used(), m.arena.capacity(), m.resident, m.inFlight}
+}
+
+// Check reports whether the tier's accounting is consistent: the arena with
+// itself, and with the objects.
+func (m *Manager) Check() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.arena.check(); err != nil {
+		return err
+	}
+	var bytes, resident, staged int64
+	for s := uint32(1); s <= m.index.Last(); s++ {
+		at := m.slots.At(s)
+		if at.resident.state != absent {
+			resident++
+			bytes += m.physical(at.resident.layout)
+		}
+		for n := at.staged; n != 0; n = m.staged.At(n).next {
+			staged++
+			bytes += m.physical(m.staged.At(n).layout)
+		}
+	}
+	if resident != m.resident || staged != m.inFlight || bytes != m.arena.used() {
+		return fmt.Errorf("tables hold %d resident and %d staged objects of %d bytes; counted are %d, %d and %d",
+			resident, staged, bytes, m.resident, m.inFlight, m.arena.used())
+	}
+	return nil
+}

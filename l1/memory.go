@@ -1,0 +1,49 @@
+package l1
+
+import "sync"
+
+// Memory is what backs the objects of a tier. View is called under the tier's
+// lock only.
+type Memory interface {
+	// View returns the n bytes of the object at offset.
+	View(offset, n int64) []byte
+	Close() error
+}
+
+// Scratch backs every object with a view of one small pool, so that a tier of
+// any size runs in a few megabytes: placement, sizes and addresses are real, the
+// bytes are shared by all. It is for replay, where payloads do not count.
+//
+// A pool rather than one huge mapping of the same pages again and again, because
+// there page tables and RSS accounting grow with what is touched.
+type Scratch struct {
+	mu   sync.Mutex // guards pool; several tiers may share a Scratch
+	pool []byte
+}
+
+// scratchBytes is the pool's size until a larger object comes: two objects of
+// the largest model layouts in use.
+const scratchBytes = 64 << 20
+
+// View returns n bytes that others may write at the same time.
+func (s *Scratch) View(offset, n int64) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if int64(len(s.pool)) < n {
+		s.pool = make([]byte, max(n, scratchBytes)) // the system gives zero pages when they are touched
+	}
+	if room := int64(len(s.pool)) - n; room > 0 {
+		offset %= room
+	} else {
+		offset = 0
+	}
+	return s.pool[offset : offset+n : offset+n]
+}
+
+// Close drops the pool.
+func (s *Scratch) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pool = nil
+	return nil
+}

@@ -1,0 +1,42 @@
+package l1
+
+import (
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// KeyState is what one key has in the tier.
+type KeyState struct {
+	Key        kv.ObjectKey
+	Resident   bool
+	Temporary  bool // resident, and goes with its last read lock
+	ReadLocked bool // resident, with a live read lock
+	Staged     bool // has a reservation, live or expired
+}
+
+// Snapshot is the whole state of a tier, for tests and inspection. It takes time
+// and memory in proportion to the objects, with the tier locked.
+type Snapshot struct {
+	Keys  []KeyState     // in no order
+	Order []kv.ObjectKey // the policy's, first to go first
+}
+
+// Snapshot returns the present state.
+func (m *Manager) Snapshot() Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock.Now()
+	var s Snapshot
+	for i := uint32(1); i <= m.index.Last(); i++ {
+		at := m.slots.At(i)
+		if r := &at.resident; r.state != absent || at.staged != 0 {
+			s.Keys = append(s.Keys, KeyState{
+				Key: m.index.Key(i), Resident: r.state != absent, Temporary: r.state == temporary,
+				ReadLocked: r.state != absent && r.live(now), Staged: at.staged != 0,
+			})
+		}
+	}
+	for _, slot := range m.policy.Order(nil) {
+		s.Order = append(s.Order, m.index.Key(slot))
+	}
+	return s
+}

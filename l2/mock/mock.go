@@ -1,0 +1,233 @@
+// Package mock is an L2 store in memory with a bandwidth, on the injected clock.
+package mock
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
+)
+
+// Config is the adapter's JSON.
+//
+// Source: reference storage-manager.md, section 8.4.
+type Config struct {
+	MaxSizeGB       float64 `json:"max_size_gb"`       // GiB that the store holds; above 0
+	MockBandwidthGB float64 `json:"mock_bandwidth_gb"` // GiB a second; above 0
+}
+
+// ParseConfig reads the adapter's JSON object; fields that it does not know are
+// ignored, as LMCache does.
+func ParseConfig(raw []byte) (Config, error) {
+	var c Config
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return c, err
+	}
+	if !(c.MaxSizeGB > 0) {
+		return c, errors.New("max_size_gb must be a positive number")
+	}
+	if !(c.MockBandwidthGB > 0) {
+		return c, errors.New("mock_bandwidth_gb must be a positive number")
+	}
+	return c, nil
+}
+
+// Store is the adapter. A task takes the time of the bytes that it moves; the
+// tasks of one direction follow each other. A store skips, and still succeeds
+// with, keys that are present or do not fit.
+type Store struct {
+	env      l2.Env
+	capacity int64
+	perByte  float64 // seconds
+
+	mu      sync.Mutex // guards all below
+	objects map[kv.ObjectKey]*object
+	used    int64
+	lastID  l2.TaskID
+	free    [3]int64 // when each kind of task has finished what was submitted
+	stores  []l2.StoreResult
+	lookups map[l2.TaskID]kv.Bitmap
+	loads   map[l2.TaskID]kv.Bitmap
+	running map[l2.TaskID]func() bool // stops the timer of a running task
+	closed  bool
+}
+
+type object struct {
+	bytes []byte // nil where payloads do not count
+	size  int64
+	locks int
+}
+
+const (
+	storing = iota
+	loading
+	lookingUp // moves no bytes
+)
+
+// New returns an empty store.
+func New(raw []byte, env l2.Env) (l2.Adapter, error) {
+	c, err := ParseConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{
+		env: env, capacity: int64(c.MaxSizeGB * (1 << 30)), perByte: 1 / (c.MockBandwidthGB * (1 << 30)),
+		objects: map[kv.ObjectKey]*object{}, lookups: map[l2.TaskID]kv.Bitmap{},
+		loads: map[l2.TaskID]kv.Bitmap{}, running: map[l2.TaskID]func() bool{},
+	}, nil
+}
+
+// Name returns "mock".
+func (s *Store) Name() string { return "mock" }
+
+// start runs done after the time that bytes take, and then notifies. The
+// caller holds mu; done runs under it.
+func (s *Store) start(kind int, bytes int64, done func(id l2.TaskID)) l2.TaskID {
+	s.lastID++
+	id, now := s.lastID, s.env.Clock.Now()
+	end := max(now, s.free[kind]) + int64(float64(bytes)*s.perByte*1e9)
+	s.free[kind] = end
+	s.running[id] = s.env.Clock.AfterFunc(time.Duration(end-now), func() {
+		s.mu.Lock()
+		_, mine := s.running[id]
+		if mine {
+			delete(s.running, id)
+			done(id)
+		}
+		s.mu.Unlock()
+		if mine {
+			s.env.Notify()
+		}
+	})
+	return id
+}
+
+// SubmitStore copies the objects that are new and fit.
+func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var res l2.StoreResult
+	for _, o := range objects {
+		size := int64(len(o.Bytes))
+		if s.objects[o.Key] != nil || s.used+size > s.capacity {
+			continue
+		}
+		held := &object{size: size}
+		if !s.env.NoPayload {
+			held.bytes = slices.Clone(o.Bytes)
+		}
+		s.objects[o.Key] = held
+		s.used += size
+		res.Keys++
+		res.Bytes += size
+	}
+	return s.start(storing, res.Bytes, func(id l2.TaskID) {
+		res.ID = id
+		s.stores = append(s.stores, res)
+	})
+}
+
+// PopStores returns the store tasks that completed since the last call.
+func (s *Store) PopStores() []l2.StoreResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.stores
+	s.stores = nil
+	return out
+}
+
+// SubmitLookup locks the keys that are present.
+func (s *Store) SubmitLookup(keys []kv.ObjectKey) l2.TaskID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := kv.NewBitmap(len(keys))
+	for i, k := range keys {
+		if o := s.objects[k]; o != nil {
+			o.locks++
+			found.Set(i)
+		}
+	}
+	return s.start(lookingUp, 0, func(id l2.TaskID) { s.lookups[id] = found })
+}
+
+// QueryLookup returns the result of a lookup once.
+func (s *Store) QueryLookup(id l2.TaskID) (kv.Bitmap, bool) { return s.take(s.lookups, id) }
+
+// QueryLoad returns the result of a load once.
+func (s *Store) QueryLoad(id l2.TaskID) (kv.Bitmap, bool) { return s.take(s.loads, id) }
+
+func (s *Store) take(from map[l2.TaskID]kv.Bitmap, id l2.TaskID) (kv.Bitmap, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := from[id]
+	delete(from, id)
+	return b, ok
+}
+
+// Unlock takes back one lock of each key.
+func (s *Store) Unlock(keys []kv.ObjectKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		if o := s.objects[k]; o != nil && o.locks > 0 {
+			o.locks--
+		}
+	}
+}
+
+// SubmitLoad copies the objects that are present and of the same size.
+func (s *Store) SubmitLoad(objects []l2.Object) l2.TaskID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	loaded, bytes := kv.NewBitmap(len(objects)), int64(0)
+	for i, o := range objects {
+		if held := s.objects[o.Key]; held != nil && held.size == int64(len(o.Bytes)) {
+			copy(o.Bytes, held.bytes)
+			loaded.Set(i)
+			bytes += held.size
+		}
+	}
+	return s.start(loading, bytes, func(id l2.TaskID) { s.loads[id] = loaded })
+}
+
+// Delete removes keys, locked ones too, as LMCache's mock does.
+func (s *Store) Delete(keys []kv.ObjectKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, k := range keys {
+		if o := s.objects[k]; o != nil {
+			delete(s.objects, k)
+			s.used -= o.size
+			n++
+		}
+	}
+	return n
+}
+
+// Usage says how full the store is.
+func (s *Store) Usage() l2.Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l2.Usage{UsedBytes: s.used, CapacityBytes: s.capacity}
+}
+
+// Close cancels running tasks and drops the objects.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	for id, stop := range s.running {
+		stop()
+		delete(s.running, id)
+	}
+	s.objects, s.used = nil, 0
+	return nil
+}

@@ -1,0 +1,382 @@
+package sm
+
+import (
+	"sync"
+
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l1"
+	"github.com/lmcache/lmcache-go/l2"
+)
+
+// prefetchController serves prefetches that may need a store below. At most
+// Config.PrefetchMaxInFlight are in lookup or load, the others wait in order.
+//
+// Source: reference storage-manager.md, section 14.3.
+type prefetchController struct {
+	m    *Manager
+	task clock.Task
+
+	mu    sync.Mutex
+	queue []*prefetch // guarded by mu
+
+	inFlight []*prefetch // owned by the step
+}
+
+// prefetch is one request on its way. It belongs to the thread that serves it.
+type prefetch struct {
+	m       *Manager
+	id      int64
+	grid    grid
+	keys    []kv.ObjectKey // one a cell
+	layouts []kv.Layout    // one a row
+	readers int
+	lock    kv.LockMode
+
+	inL1   kv.Bitmap // resident and locked by this request at step 1
+	served kv.Bitmap // planned from L1: still locked
+	loaded kv.Bitmap // loaded and locked
+	found  kv.Bitmap // in L1 or in a store
+
+	lookups []lookup // one an adapter
+	source  []int16  // one a cell: the adapter to load from; -1 none
+	loads   []load
+	loading bool // past the lookup
+}
+
+type lookup struct {
+	id   l2.TaskID
+	bits kv.Bitmap
+	done bool
+}
+
+type load struct {
+	adapter int
+	id      l2.TaskID
+	cells   []int
+	done    bool
+}
+
+// newPrefetch starts a request: every resident key gets the request's locks.
+// It copies what it keeps of spec.
+func (m *Manager) newPrefetch(id int64, spec *kv.PrefetchSpec) *prefetch {
+	p := &prefetch{m: m, id: id, grid: newGrid(spec), readers: clampLocks(int(spec.Readers)), lock: spec.Lock}
+	p.keys = make([]kv.ObjectKey, 0, p.grid.cells())
+	for i := range spec.Groups {
+		p.keys = append(p.keys, spec.Groups[i].Keys...)
+		p.layouts = append(p.layouts, spec.Groups[i].Layout)
+	}
+	p.loaded = kv.NewBitmap(p.grid.cells())
+	return p
+}
+
+func (p *prefetch) tag() l1.Tag { return l1.Tag(p.id + 1) }
+
+// lockL1 is step 1.
+func (p *prefetch) lockL1() {
+	p.inL1 = p.m.l1.LockResident(p.keys, p.readers)
+	p.found = p.inL1
+}
+
+// plan is steps 3 and 4: it decides which cells are served, from where, and
+// releases what is locked and not needed.
+func (p *prefetch) plan(found kv.Bitmap) {
+	needed := p.grid.needed(found)
+	p.served = kv.NewBitmap(p.grid.cells())
+	var release []kv.ObjectKey
+	for c := range p.keys {
+		switch {
+		case !p.inL1.Test(c):
+		case needed.Test(c):
+			p.served.Set(c)
+		default:
+			release = append(release, p.keys[c])
+		}
+	}
+	p.m.unlock(release, p.readers)
+	for c := range p.source {
+		p.source[c] = -1
+		if !needed.Test(c) || p.inL1.Test(c) {
+			continue
+		}
+		for a := range p.lookups {
+			if p.lookups[a].bits.Test(c) {
+				p.source[c] = int16(a)
+				break
+			}
+		}
+	}
+	p.inL1 = p.served
+}
+
+// submitLookups is step 2: all keys, also those found in L1, in every store.
+func (p *prefetch) submitLookups() {
+	for _, a := range p.m.adapters {
+		p.lookups = append(p.lookups, lookup{id: a.SubmitLookup(p.keys)})
+	}
+	p.source = make([]int16, len(p.keys))
+}
+
+// reserve is steps 5 and 6: memory for what comes from below, row by row; a row
+// is all or nothing. What was refused changes the plan.
+func (p *prefetch) reserve() {
+	isTemporary := p.m.cfg.PrefetchPolicy != PrefetchRetain && p.lock != kv.NoLock
+	have := p.inL1.Clone()
+	failed := false
+	var reserved []int // cells
+	for row := range p.grid.rows {
+		cells := cells(p.source, row*p.grid.cols, (row+1)*p.grid.cols)
+		results, err := p.m.l1.Reserve(nil, p.at(cells), p.layouts[row], kv.ModeNew, p.tag(), isTemporary)
+		failed = failed || err != nil
+		for i, r := range results {
+			if r.Code == l1.Success {
+				have.Set(cells[i])
+				reserved = append(reserved, cells[i])
+			} else {
+				failed = true
+			}
+		}
+	}
+	if !failed {
+		return
+	}
+	if p.grid.policy == kv.FetchFull {
+		have = p.grid.completeColumns(have)
+	}
+	p.plan(have)
+	var discard []kv.ObjectKey
+	for _, c := range reserved {
+		if p.source[c] < 0 {
+			discard = append(discard, p.keys[c])
+		}
+	}
+	p.m.l1.Discard(discard, p.tag())
+}
+
+// submitLoads is the start of step 7. It reports whether there is any load.
+func (p *prefetch) submitLoads() bool {
+	p.loading = true
+	for a, adapter := range p.m.adapters {
+		var unlock []kv.ObjectKey
+		var from []int
+		for c := range p.keys {
+			switch {
+			case int(p.source[c]) == a:
+				from = append(from, c)
+			case p.lookups[a].bits.Test(c):
+				unlock = append(unlock, p.keys[c])
+			}
+		}
+		if len(unlock) > 0 {
+			adapter.Unlock(unlock)
+		}
+		if len(from) == 0 {
+			continue
+		}
+		keys := p.at(from)
+		views := p.m.l1.Reserved(nil, keys, p.tag())
+		p.loads = append(p.loads, load{adapter: a, cells: from, id: adapter.SubmitLoad(objects(keys, views))})
+	}
+	return len(p.loads) > 0
+}
+
+// at returns the keys of cells.
+func (p *prefetch) at(cells []int) []kv.ObjectKey {
+	keys := make([]kv.ObjectKey, len(cells))
+	for i, c := range cells {
+		keys[i] = p.keys[c]
+	}
+	return keys
+}
+
+func cells(source []int16, from, to int) []int {
+	var out []int
+	for c := from; c < to; c++ {
+		if source[c] >= 0 {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// finishLoad ends the loads of step 7, in cell order: what was read becomes
+// resident with the request's locks, what was not is freed.
+func (p *prefetch) finishLoad(read kv.Bitmap) {
+	var loaded []int
+	var failed []kv.ObjectKey
+	for c := range p.keys {
+		switch {
+		case p.source[c] < 0:
+		case read.Test(c):
+			loaded = append(loaded, c)
+		default:
+			failed = append(failed, p.keys[c])
+		}
+	}
+	codes, _ := p.m.l1.Finish(nil, nil, p.at(loaded), p.tag(), p.readers)
+	var bytes int64
+	for i, c := range loaded {
+		if codes[i] == l1.Success {
+			p.loaded.Set(c)
+			bytes += p.layouts[c/p.grid.cols].Bytes()
+		}
+	}
+	p.m.l1.Discard(failed, p.tag())
+	p.m.count(func(s *Stats) {
+		s.L2LoadedKeys += int64(p.loaded.Count())
+		s.L2LoadedBytes += bytes
+	})
+}
+
+// finish is steps 8 and 9.
+func (p *prefetch) finish() *PrefetchResult {
+	locked := p.served.Clone()
+	for c := range p.keys {
+		if p.loaded.Test(c) {
+			locked.Set(c)
+		}
+	}
+	hits := p.grid.hits(locked)
+	var release, touched []kv.ObjectKey
+	res := &PrefetchResult{Rows: make([]PrefetchRow, p.grid.rows)}
+	for row := range res.Rows {
+		r := &res.Rows[row]
+		r.Hits, r.L1, r.L2 = p.grid.row(hits, row), kv.NewBitmap(p.grid.cols), kv.NewBitmap(p.grid.cols)
+		if p.grid.policy == kv.FetchFull {
+			r.Found = p.grid.row(p.found, row)
+		}
+		for col := range p.grid.cols {
+			c := row*p.grid.cols + col
+			switch {
+			case !locked.Test(c):
+				continue
+			case !hits.Test(c) || p.lock == kv.NoLock:
+				release = append(release, p.keys[c])
+			}
+			if !hits.Test(c) {
+				continue
+			}
+			touched = append(touched, p.keys[c])
+			if p.loaded.Test(c) {
+				r.L2.Set(col)
+				res.L2Hits++
+			} else {
+				r.L1.Set(col)
+				res.L1Hits++
+			}
+		}
+	}
+	p.m.unlock(release, p.readers)
+	p.m.l1.Touch(touched)
+	p.m.countPrefetch(p, res)
+	return res
+}
+
+func (c *prefetchController) start() { c.task = c.m.clock.Go(clock.Never, c.step) }
+
+func (c *prefetchController) submit(p *prefetch) {
+	c.mu.Lock()
+	c.queue = append(c.queue, p)
+	c.mu.Unlock()
+	c.task.Wake()
+}
+
+// step starts waiting requests while there is room, and moves those in flight
+// as far as their tasks' results allow.
+func (c *prefetchController) step(int64) (next int64) {
+	for again := true; again; {
+		again = false
+		kept := c.inFlight[:0]
+		for _, p := range c.inFlight {
+			if c.advance(p) {
+				c.m.deliver(p.id, p.finish())
+				again = true // its place is free
+			} else {
+				kept = append(kept, p)
+			}
+		}
+		clear(c.inFlight[len(kept):])
+		c.inFlight = kept
+		for len(c.inFlight) < max(1, c.m.cfg.PrefetchMaxInFlight) {
+			p := c.take()
+			if p == nil {
+				break
+			}
+			p.lockL1()
+			p.submitLookups()
+			c.inFlight = append(c.inFlight, p)
+			again = true
+		}
+	}
+	return clock.Never
+}
+
+func (c *prefetchController) take() *prefetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		return nil
+	}
+	p := c.queue[0]
+	c.queue[0] = nil
+	c.queue = c.queue[1:]
+	return p
+}
+
+// advance takes what has completed and reports whether the request is done.
+func (c *prefetchController) advance(p *prefetch) bool {
+	if !p.loading {
+		for a := range p.lookups {
+			if l := &p.lookups[a]; !l.done {
+				l.bits, l.done = c.m.adapters[a].QueryLookup(l.id)
+				if !l.done {
+					return false
+				}
+			}
+		}
+		p.found = p.inL1.Clone()
+		for a := range p.lookups {
+			for cell := range p.keys {
+				if p.lookups[a].bits.Test(cell) {
+					p.found.Set(cell)
+				}
+			}
+		}
+		p.plan(p.found)
+		p.reserve()
+		if !p.submitLoads() {
+			return true
+		}
+	}
+	return p.takeLoads()
+}
+
+// takeLoads collects the loads; when the last is in it ends step 7.
+func (p *prefetch) takeLoads() bool {
+	for i := range p.loads {
+		l := &p.loads[i]
+		if l.done {
+			continue
+		}
+		adapter := p.m.adapters[l.adapter]
+		bits, ok := adapter.QueryLoad(l.id)
+		if !ok {
+			return false
+		}
+		l.done = true
+		adapter.Unlock(p.at(l.cells))
+		for j, c := range l.cells {
+			if bits.Test(j) {
+				p.loaded.Set(c)
+			}
+		}
+	}
+	read := p.loaded
+	p.loaded = kv.NewBitmap(len(p.keys))
+	p.finishLoad(read)
+	return true
+}
+
+// stop ends the steps. Requests that are not done get no result; their locks
+// lapse with L1, which is closed next.
+func (c *prefetchController) stop() { c.task.Stop() }

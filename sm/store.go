@@ -1,0 +1,167 @@
+package sm
+
+import (
+	"sync"
+
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l1"
+	"github.com/lmcache/lmcache-go/l2"
+)
+
+// storeController copies what was written to the stores below. FinishWrite
+// queues keys; a step takes all of them, locks them against eviction and
+// submits one task a store and (model, rank).
+//
+// Source: reference storage-manager.md, sections 6 and 14.5.
+type storeController struct {
+	m    *Manager
+	task clock.Task
+
+	mu      sync.Mutex
+	pending []kv.ObjectKey // guarded by mu
+
+	inFlight map[storeID]*storeTask // owned by the step, as all below
+	codes    []l1.Code
+	views    []l1.Object
+}
+
+type storeID struct {
+	adapter int
+	id      l2.TaskID
+}
+
+type storeTask struct {
+	keys  []kv.ObjectKey // each holds a read lock until the task is done
+	group *storeGroup
+}
+
+// storeGroup is what one step submitted of one model and rank to all stores.
+type storeGroup struct {
+	running int                       // tasks that have not completed
+	stored  map[kv.ObjectKey]struct{} // in at least one store
+}
+
+func (c *storeController) start() {
+	c.inFlight = map[storeID]*storeTask{}
+	c.task = c.m.clock.Go(clock.Never, c.step)
+}
+
+// queue takes over keys that became resident. It never waits.
+func (c *storeController) queue(keys []kv.ObjectKey) {
+	if len(keys) == 0 || len(c.m.adapters) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.pending = append(c.pending, keys...)
+	c.mu.Unlock()
+	c.task.Wake()
+}
+
+func (c *storeController) step(int64) (next int64) {
+	c.mu.Lock()
+	keys := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+	for _, group := range groupByRank(keys) {
+		c.submit(group)
+	}
+	for i, a := range c.m.adapters {
+		for _, res := range a.PopStores() {
+			id := storeID{i, res.ID}
+			if t := c.inFlight[id]; t != nil {
+				delete(c.inFlight, id)
+				c.complete(a, t, res)
+			}
+		}
+	}
+	return clock.Never
+}
+
+// groupByRank splits keys by model and rank, in order of first appearance.
+// Salts do not split: upstream's batches are per model and rank.
+func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
+	type group struct {
+		model string
+		rank  uint64
+	}
+	var out [][]kv.ObjectKey
+	index := map[group]int{}
+	for _, k := range keys {
+		g := group{k.Scope.Model(), k.Rank}
+		i, ok := index[g]
+		if !ok {
+			i = len(out)
+			index[g] = i
+			out = append(out, nil)
+		}
+		out[i] = append(out[i], k)
+	}
+	return out
+}
+
+func (c *storeController) submit(keys []kv.ObjectKey) {
+	g := &storeGroup{stored: map[kv.ObjectKey]struct{}{}}
+	for i, a := range c.m.adapters {
+		locked := c.m.l1.LockResident(keys, 1)
+		held := make([]kv.ObjectKey, 0, len(keys))
+		for j := range keys {
+			if locked.Test(j) { // else it was evicted before its turn
+				held = append(held, keys[j])
+			}
+		}
+		c.codes, c.views = c.m.l1.Read(c.codes[:0], c.views[:0], held)
+		if len(held) == 0 {
+			continue
+		}
+		g.running++
+		c.inFlight[storeID{i, a.SubmitStore(objects(held, c.views))}] = &storeTask{held, g}
+	}
+}
+
+func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
+	out := make([]l2.Object, len(keys))
+	for i := range keys {
+		out[i] = l2.Object{Key: keys[i], Bytes: views[i].Bytes}
+	}
+	return out
+}
+
+func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
+	c.m.unlock(t.keys, 1)
+	if res.Err != nil {
+		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.keys), "error", res.Err)
+	} else {
+		for _, k := range t.keys {
+			t.group.stored[k] = struct{}{}
+		}
+		c.m.count(func(s *Stats) {
+			s.L2StoredKeys += int64(res.Keys)
+			s.L2StoredBytes += res.Bytes
+		})
+	}
+	// skip_l1 deletes when the last store is done: before, the others' read
+	// locks would refuse it, and the object would stay if the last one failed.
+	if t.group.running--; t.group.running == 0 && c.m.cfg.StorePolicy == StoreSkipL1 {
+		keys := make([]kv.ObjectKey, 0, len(t.group.stored))
+		for _, k := range t.keys {
+			if _, ok := t.group.stored[k]; ok {
+				keys = append(keys, k)
+				delete(t.group.stored, k)
+			}
+		}
+		for k := range t.group.stored { // in a store that did not hold them at the last task's start
+			keys = append(keys, k)
+		}
+		c.m.l1.Delete(nil, keys, false)
+	}
+}
+
+// stop ends the steps and releases what tasks in flight have locked.
+func (c *storeController) stop() {
+	c.task.Stop()
+	for id, t := range c.inFlight {
+		delete(c.inFlight, id)
+		c.m.unlock(t.keys, 1)
+	}
+}
