@@ -1,6 +1,11 @@
 package l1
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+
+	"github.com/lmcache/lmcache-go/mmapio"
+)
 
 // Memory is what backs the objects of a tier. View is called under the tier's
 // lock only.
@@ -46,4 +51,34 @@ func (s *Scratch) Close() error {
 	defer s.mu.Unlock()
 	s.pool = nil
 	return nil
+}
+
+// Real backs objects with memory of their own. Pages are used from the first
+// touch on.
+type Real struct{ reservation *mmapio.Reservation }
+
+// NewReal reserves size bytes of address space. A size of 0 is a tier in which
+// nothing fits.
+func NewReal(size int64) (*Real, error) {
+	if size == 0 {
+		return &Real{}, nil
+	}
+	r, err := mmapio.Reserve(size)
+	if err != nil {
+		return nil, fmt.Errorf("reserve %d bytes for L1: %w", size, err)
+	}
+	return &Real{r}, nil
+}
+
+// View returns the object's own bytes.
+func (r *Real) View(offset, n int64) []byte {
+	return r.reservation.Bytes()[offset : offset+n : offset+n]
+}
+
+// Close gives the memory back.
+func (r *Real) Close() error {
+	if r.reservation == nil {
+		return nil
+	}
+	return r.reservation.Close()
 }

@@ -35,3 +35,15 @@ const (
 	PrefetchDefault = "default" // loaded objects go with their last reader
 	PrefetchRetain  = "retain"  // loaded objects stay
 )
+
+// DefaultConfig returns the configuration of a command line without flags. The
+// size of L1 and the eviction policy have no default and are left empty.
+func DefaultConfig() Config {
+	return Config{
+		L1:                  L1Config{UseLazy: true, InitSizeBytes: 20 << 30, AlignBytes: 4096, WriteTTLSeconds: 600, ReadTTLSeconds: 300},
+		Eviction:            EvictionConfig{Watermark: 0.8, Ratio: 0.2},
+		StorePolicy:         StoreDefault,
+		PrefetchPolicy:      PrefetchDefault,
+		PrefetchMaxInFlight: 8,
+	}
+}
