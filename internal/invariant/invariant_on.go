@@ -1,0 +1,6 @@
+//go:build invariant
+
+package invariant
+
+// Enabled reports whether this build checks its invariants.
+const Enabled = true
