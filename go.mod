@@ -3,6 +3,9 @@ module github.com/lmcache/lmcache-go
 go 1.26.0
 
 require (
+	github.com/tinylib/msgp v1.6.5
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.49.0
 )
+
+require github.com/philhofer/fwd v1.2.0 // indirect

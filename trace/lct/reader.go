@@ -1,0 +1,174 @@
+package lct
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/lmcache/lmcache-go/trace"
+)
+
+// prefixSize is the size of the length in front of every frame.
+const prefixSize = 4
+
+// Reader gives the records of a file of upstream's format. It is a
+// [trace.Source], and belongs to one goroutine.
+type Reader struct {
+	file   fileBytes // nil after Close, and if the bytes are the caller's
+	data   []byte    // the whole file
+	header trace.Header
+	warn   func(string) // never nil
+	step   func()       // r.advance, and
+	decode func()       // r.decodeArgs, made once: a method value allocates
+
+	next int // offset of the next frame
+	ok   bool
+	err  error
+
+	// The present record; raw points into data.
+	rec   trace.Record
+	monoS float64
+	name  *opName
+	raw   []byte // its arguments, an encoded map
+
+	seq   uint64
+	names nameTable
+
+	args    argsDecoder
+	into    *trace.Args // what decodeArgs fills
+	argsErr error       // and what it found
+}
+
+var _ trace.Source = (*Reader)(nil)
+
+// Open opens the file at path and checks its header. What does not end the
+// reading is told to warn, which may be nil, in upstream's words. The caller
+// must Close the reader.
+func Open(path string, warn func(string)) (*Reader, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var r *Reader
+	fault := guard(func() { r, err = NewReader(f.Bytes(), path, warn) })
+	if fault != nil {
+		err = fault
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	r.file = f
+	return r, nil
+}
+
+// NewReader reads data, a whole file, which must not change. path is for
+// messages.
+func NewReader(data []byte, path string, warn func(string)) (*Reader, error) {
+	h, next, err := parseHeader(data, path)
+	if err != nil {
+		return nil, err
+	}
+	if warn == nil {
+		warn = func(string) {}
+	}
+	r := &Reader{data: data, header: h, warn: warn, next: next}
+	r.step, r.decode = r.advance, r.decodeArgs
+	return r, nil
+}
+
+// Header returns the header. It is the reader's: it must not be changed.
+func (r *Reader) Header() *trace.Header { return &r.header }
+
+// Next moves to the next record. Frames that are no records are passed over
+// with a warning; a tail that is cut off ends the file with one.
+//
+// Source: reference lct-v1.md, section 1.7.
+func (r *Reader) Next() bool {
+	if r.err != nil {
+		return false
+	}
+	if err := guard(r.step); err != nil {
+		r.err, r.ok = err, false
+	}
+	return r.ok
+}
+
+func (r *Reader) advance() {
+	r.ok = false
+	var raw rawRecord
+	for r.next < len(r.data) {
+		frame := r.next
+		left := r.data[frame:]
+		if len(left) < prefixSize {
+			r.next = len(r.data)
+			r.warn(fmt.Sprintf("TraceReader: truncated frame length prefix at offset %d", frame))
+			return
+		}
+		size := frameSize(left)
+		left = left[prefixSize:]
+		if len(left) < size {
+			r.next = len(r.data)
+			r.warn(fmt.Sprintf("TraceReader: truncated frame body at offset %d (got %d of %d)", frame+prefixSize, len(left), size))
+			return
+		}
+		r.next = frame + prefixSize + size
+		if err := scanRecord(left[:size], &raw); err != nil {
+			r.warn(fmt.Sprintf("TraceReader: skipping malformed record at offset %d: %v", r.next, err))
+			continue
+		}
+		r.name = r.names.find(raw.qualname)
+		r.rec = trace.Record{
+			Op: r.name.op, Qualname: r.name.text,
+			MonoNS: secondsToNS(raw.monoS), WallNS: secondsToNS(raw.wallS),
+			Seq: r.seq, Offset: int64(frame),
+		}
+		r.monoS, r.raw = raw.monoS, raw.args
+		r.seq++
+		r.ok = true
+		return
+	}
+}
+
+// frameSize returns the length of the frame whose prefix is at the head of b.
+func frameSize(b []byte) int { return int(binary.BigEndian.Uint32(b)) }
+
+// Record returns the present record. Upstream numbers nothing: Seq counts the
+// records that were read.
+func (r *Reader) Record() trace.Record { return r.rec }
+
+// Seconds returns the present record's t_mono as the file has it. It may be
+// negative, NaN or infinite.
+func (r *Reader) Seconds() float64 { return r.monoS }
+
+// Args decodes the present record's arguments. The keys and the spec are valid
+// until the next call of Args. An error concerns this record alone; upstream's
+// replay skips such a record.
+func (r *Reader) Args(a *trace.Args) error {
+	if !r.ok {
+		return fmt.Errorf("read arguments: no record")
+	}
+	r.into = a
+	if fault := guard(r.decode); fault != nil {
+		r.argsErr = fault
+	}
+	r.into = nil
+	return r.argsErr
+}
+
+func (r *Reader) decodeArgs() { r.argsErr = r.args.decode(r.rec.Op, r.raw, r.into) }
+
+// Err returns what ended the reading too early: only the file itself, when its
+// bytes could not be had any more.
+func (r *Reader) Err() error { return r.err }
+
+// Close gives the file back. It may be called twice. Records and headers stay
+// valid, arguments too.
+func (r *Reader) Close() error {
+	r.data, r.raw, r.ok, r.next = nil, nil, false, 0
+	if r.file == nil {
+		return nil
+	}
+	f := r.file
+	r.file = nil
+	return f.Close()
+}

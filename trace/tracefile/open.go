@@ -1,0 +1,79 @@
+// Package tracefile opens a trace of either format: the first bytes tell the
+// project's own from upstream's.
+package tracefile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/lmcache/lmcache-go/trace"
+	"github.com/lmcache/lmcache-go/trace/lct"
+)
+
+// nativeMagic opens a native file. Upstream's begin with the length of the
+// header, big-endian, which no header is long enough to make look like it.
+const nativeMagic = "LMCTRACE"
+
+// native reads the project's own format.
+var native = struct {
+	open      func(path string, warn func(string)) (trace.Source, error)
+	summarize func(path string, warn func(string)) (*trace.Summary, error)
+}{
+	open: func(path string, warn func(string)) (trace.Source, error) {
+		return nil, fmt.Errorf("open %s: native traces: %w", path, errors.ErrUnsupported)
+	},
+	summarize: func(path string, warn func(string)) (*trace.Summary, error) {
+		return nil, fmt.Errorf("summarize %s: native traces: %w", path, errors.ErrUnsupported)
+	},
+}
+
+// Open opens the trace at path. What is wrong with the file but does not end
+// the reading is told to warn, which may be nil. The caller must Close the
+// source.
+func Open(path string, warn func(string)) (trace.Source, error) {
+	isNative, err := sniff(path)
+	if err != nil {
+		return nil, err
+	}
+	if isNative {
+		return native.open(path, warn)
+	}
+	r, err := lct.Open(path, warn)
+	if err != nil {
+		return nil, err // not r: a nil *Reader is no nil Source
+	}
+	return r, nil
+}
+
+// Summarize says what is in the trace at path, without decoding it.
+func Summarize(path string, warn func(string)) (*trace.Summary, error) {
+	isNative, err := sniff(path)
+	if err != nil {
+		return nil, err
+	}
+	if isNative {
+		return native.summarize(path, warn)
+	}
+	return lct.Summarize(path, warn)
+}
+
+// sniff reports whether the file begins as a native one does. A file that is
+// too short for that is left to upstream's reader, which says what is wrong.
+func sniff(path string) (isNative bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var head [len(nativeMagic)]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return false, nil
+		}
+		return false, err
+	}
+	return bytes.Equal(head[:], []byte(nativeMagic)), nil
+}

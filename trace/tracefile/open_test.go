@@ -1,0 +1,72 @@
+package tracefile
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lmcache/lmcache-go/trace"
+)
+
+const vectors = "../../testdata/lct-v1"
+
+var errNative = errors.New("native")
+
+// TestFormats checks which reader gets a file.
+func TestFormats(t *testing.T) {
+	saved := native
+	defer func() { native = saved }()
+	native.open = func(string, func(string)) (trace.Source, error) { return nil, errNative }
+	native.summarize = func(string, func(string)) (*trace.Summary, error) { return nil, errNative }
+
+	path := filepath.Join(t.TempDir(), "native.lct")
+	if err := os.WriteFile(path, []byte("LMCTRACE and more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, nil); err != errNative {
+		t.Errorf("Open of a native file: got %v; want the native reader", err)
+	}
+	if _, err := Summarize(path, nil); err != errNative {
+		t.Errorf("Summarize of a native file: got %v; want the native reader", err)
+	}
+
+	src, err := Open(filepath.Join(vectors, "tiny.lct"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for src.Next() {
+		n++
+	}
+	if n != 12 || src.Err() != nil || src.Header().Native {
+		t.Errorf("tiny.lct: got %d records, error %v, native %t; want 12, nil, false", n, src.Err(), src.Header().Native)
+	}
+	if err := errors.Join(src.Close(), src.Close()); err != nil {
+		t.Error(err)
+	}
+	if s, err := Summarize(filepath.Join(vectors, "tiny.lct"), nil); err != nil || s.Records != 12 {
+		t.Errorf("Summarize(tiny.lct): got %+v, %v; want 12 records", s, err)
+	}
+}
+
+// TestErrors checks that a failed Open gives no source, not even a typed nil.
+func TestErrors(t *testing.T) {
+	short := filepath.Join(t.TempDir(), "short.lct")
+	if err := os.WriteFile(short, []byte("LMC"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(vectors, "empty.lct"): "unexpected EOF reading frame length",
+		short:                               "truncated frame length prefix at offset 0",
+		"absent.lct":                        "open absent.lct: no such file or directory",
+	} {
+		src, err := Open(path, nil)
+		if src != nil || err == nil || err.Error() != want {
+			t.Errorf("Open(%s): got %v, %v; want nil, %s", path, src, err, want)
+		}
+		if _, err := Summarize(path, nil); err == nil || err.Error() != want {
+			t.Errorf("Summarize(%s): got %v; want %s", path, err, want)
+		}
+	}
+}
