@@ -1,29 +1,196 @@
 package sm
 
-// Config says how a storage manager is built. Its JSON form and its digest are
-// those of LMCache's StorageManagerConfig.
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Config says how a storage manager is built. Start from [DefaultConfig]: a
+// zero number stands for its default where zero means nothing, but a false
+// UseLazy is off. Its JSON form and its digest are those of LMCache's
+// StorageManagerConfig (configjson.go).
+//
+// Source: reference storage-manager.md, section 9.
 type Config struct {
 	L1                  L1Config
 	Eviction            EvictionConfig
-	L2Adapters          []string // JSON objects with a "type"
-	StorePolicy         string   // default, skip_l1
-	PrefetchPolicy      string   // default, retain
-	PrefetchMaxInFlight int
+	L2Adapters          []string // JSON objects with a "type", in cascade order
+	StorePolicy         string   // default, skip_l1; "default" if empty
+	PrefetchPolicy      string   // default, retain; "default" if empty
+	PrefetchMaxInFlight int      // prefetches that load from L2 at once; 8 if zero
+
+	// NotifierIntervalMS is the tick of LMCache's completion notifier. Ours is
+	// woken instead: the value is recorded and changes nothing. 5 if zero.
+	NotifierIntervalMS int
+
+	// ExtraLogging logs the use of L1 every ExtraLoggingInterval seconds (10
+	// if zero).
+	ExtraLogging         bool
+	ExtraLoggingInterval float64
 }
 
 // L1Config describes the memory tier.
 type L1Config struct {
-	SizeBytes       int64
-	UseLazy         bool
-	InitSizeBytes   int64
-	AlignBytes      int64
-	WriteTTLSeconds int64
-	ReadTTLSeconds  int64
+	SizeBytes int64 // capacity, exactly; 0 makes every reservation out of memory
+	UseLazy   bool  // touch pages when they are first used, not at the start
+
+	// InitSizeBytes is what LMCache allocates at the start. It changes nothing
+	// here; it is recorded, lowered to SizeBytes.
+	InitSizeBytes int64
+
+	AlignBytes      int64 // of every object: a power of two; 4096 if zero
+	WriteTTLSeconds int64 // life of a reservation; 600 if zero
+	ReadTTLSeconds  int64 // life of a read lock; 300 if zero
 }
 
 // EvictionConfig describes eviction from L1.
 type EvictionConfig struct {
-	Policy    string
-	Watermark float64 // used share of L1 at which a cycle evicts
-	Ratio     float64 // share of the tracked keys that one cycle evicts
+	Policy    string  // LRU, ARC, IsolatedLRU, noop; required
+	Watermark float64 // used share of L1 at which a cycle evicts, in (0, 1]; 0.8 if zero
+	Ratio     float64 // share of the tracked keys that one cycle evicts, in (0, 1]; 0.2 if zero
+}
+
+// The names that a setting may have, in LMCache's order.
+var (
+	EvictionPolicies = []string{"LRU", "ARC", "IsolatedLRU", "noop"}
+	StorePolicies    = []string{"default", "skip_l1"}
+	PrefetchPolicies = []string{"default", "retain"}
+)
+
+// builtEvictionPolicies are those of EvictionPolicies that New can build.
+var builtEvictionPolicies = []string{"LRU", "noop"}
+
+const (
+	gib = 1 << 30
+
+	maxAlignBytes = 1 << 30
+	// A TTL is counted in nanoseconds from the clock's origin; a quarter of
+	// the range is 73 years and leaves room for the time that it is added to.
+	maxTTLSeconds = math.MaxInt64 / 4 / 1_000_000_000
+	maxInFlight   = math.MaxInt32
+)
+
+// DefaultConfig returns LMCache's defaults. Size and eviction policy have none.
+func DefaultConfig() Config {
+	c := Config{L1: L1Config{UseLazy: true, InitSizeBytes: 20 * gib}}
+	return c.withDefaults()
+}
+
+// withDefaults fills the numbers and names that are zero.
+func (c Config) withDefaults() Config {
+	fill(&c.L1.AlignBytes, 4096)
+	fill(&c.L1.WriteTTLSeconds, 600)
+	fill(&c.L1.ReadTTLSeconds, 300)
+	fill(&c.Eviction.Watermark, 0.8)
+	fill(&c.Eviction.Ratio, 0.2)
+	fill(&c.StorePolicy, "default")
+	fill(&c.PrefetchPolicy, "default")
+	fill(&c.PrefetchMaxInFlight, 8)
+	fill(&c.NotifierIntervalMS, 5)
+	fill(&c.ExtraLoggingInterval, 10)
+	return c
+}
+
+func fill[T comparable](field *T, value T) {
+	if *field == *new(T) {
+		*field = value
+	}
+}
+
+// SettingError reports a setting that New refuses.
+type SettingError struct {
+	Flag    string // the command line's name for it
+	Value   string
+	Allowed string // a phrase: "above 0 and at most 1"
+}
+
+func (e *SettingError) Error() string {
+	return fmt.Sprintf("%s: invalid value: %s (allowed: %s)", e.Flag, e.Value, e.Allowed)
+}
+
+// UnsupportedError reports a setting of LMCache that this build knows by name
+// and does not have.
+type UnsupportedError struct {
+	What string // flag and value
+}
+
+func (e *UnsupportedError) Error() string { return e.What + " is not supported in this build" }
+
+// Validate reports the first setting that New would refuse: a *SettingError, an
+// *UnsupportedError or an *AdapterError.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	if err := c.L1.validate(); err != nil {
+		return err
+	}
+	if err := c.Eviction.validate(); err != nil {
+		return err
+	}
+	switch {
+	case !slices.Contains(StorePolicies, c.StorePolicy):
+		return badSetting("--l2-store-policy", strconv.Quote(c.StorePolicy), strings.Join(StorePolicies, ", "))
+	case !slices.Contains(PrefetchPolicies, c.PrefetchPolicy):
+		return badSetting("--l2-prefetch-policy", strconv.Quote(c.PrefetchPolicy), strings.Join(PrefetchPolicies, ", "))
+	case c.PrefetchMaxInFlight < 1 || c.PrefetchMaxInFlight > maxInFlight:
+		return badSetting("--l2-prefetch-max-in-flight", c.PrefetchMaxInFlight, fmt.Sprintf("1 to %d", maxInFlight))
+	case c.NotifierIntervalMS < 1:
+		return badSetting("--periodic-notifier-interval-ms", c.NotifierIntervalMS, "at least 1")
+	case !(c.ExtraLoggingInterval > 0) || math.IsInf(c.ExtraLoggingInterval, 1):
+		return badSetting("--extra-logging-interval", c.ExtraLoggingInterval, "above 0")
+	}
+	_, err := c.Adapters()
+	return err
+}
+
+func (c L1Config) validate() error {
+	switch {
+	case c.SizeBytes < 0:
+		return badSetting("--l1-size-gb", fmt.Sprintf("%d bytes", c.SizeBytes), allowedSizeGB)
+	case c.InitSizeBytes < 0:
+		return badSetting("--l1-init-size-gb", fmt.Sprintf("%d bytes", c.InitSizeBytes), allowedSizeGB)
+	case c.AlignBytes < 1 || c.AlignBytes > maxAlignBytes || c.AlignBytes&(c.AlignBytes-1) != 0:
+		return badSetting("--l1-align-bytes", c.AlignBytes, fmt.Sprintf("a power of two from 1 to %d", maxAlignBytes))
+	case c.WriteTTLSeconds < 1 || c.WriteTTLSeconds > maxTTLSeconds:
+		return badSetting("--l1-write-ttl-seconds", c.WriteTTLSeconds, fmt.Sprintf("1 to %d", maxTTLSeconds))
+	case c.ReadTTLSeconds < 1 || c.ReadTTLSeconds > maxTTLSeconds:
+		return badSetting("--l1-read-ttl-seconds", c.ReadTTLSeconds, fmt.Sprintf("1 to %d", maxTTLSeconds))
+	}
+	return nil
+}
+
+func (c EvictionConfig) validate() error {
+	switch {
+	case !slices.Contains(EvictionPolicies, c.Policy):
+		return badSetting("--eviction-policy", strconv.Quote(c.Policy), strings.Join(EvictionPolicies, ", "))
+	case !slices.Contains(builtEvictionPolicies, c.Policy):
+		return &UnsupportedError{"--eviction-policy " + c.Policy}
+	case !(c.Watermark > 0 && c.Watermark <= 1): // the form that NaN fails
+		return badSetting("--eviction-trigger-watermark", c.Watermark, allowedShare)
+	case !(c.Ratio > 0 && c.Ratio <= 1):
+		return badSetting("--eviction-ratio", c.Ratio, allowedShare)
+	}
+	return nil
+}
+
+const (
+	allowedShare  = "above 0 and at most 1"
+	allowedSizeGB = "0 or more, below 2^33 (8 EiB)"
+)
+
+// SizeBytes returns what LMCache makes of a size flag in GiB: int(gb × 2^30),
+// truncated. It fails with a *SettingError that names flag if gb is negative,
+// not a number, or the bytes overflow an int64.
+func SizeBytes(flag string, gb float64) (int64, error) {
+	bytes := gb * gib
+	if !(bytes >= 0 && bytes < math.MaxInt64) { // float64(MaxInt64) is 2^63, which no int64 holds
+		return 0, badSetting(flag, gb, allowedSizeGB)
+	}
+	return int64(bytes), nil
+}
+
+func badSetting(flag string, value any, allowed string) error {
+	return &SettingError{flag, fmt.Sprint(value), allowed}
 }
