@@ -1,10 +1,14 @@
 package sm
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l1"
 )
 
 // evictionInterval is the time between two cycles.
@@ -17,7 +21,9 @@ const evictionInterval = time.Second
 type evictionController struct {
 	m    *Manager
 	task clock.Task // nil with manual eviction
-	due  int64      // owned by the step: when the next cycle runs
+
+	// Owned by the step: when the next cycle runs, and the next usage line.
+	due, report int64
 }
 
 func (c *evictionController) start() {
@@ -28,6 +34,11 @@ func (c *evictionController) start() {
 func (c *evictionController) step(now int64) (next int64) {
 	if now >= c.due {
 		c.cycle()
+		if c.m.cfg.ExtraLogging && now >= c.report {
+			c.report = now + int64(c.m.cfg.ExtraLoggingInterval*float64(time.Second))
+			u := c.m.l1.Usage()
+			c.m.log.Info(fmt.Sprintf("L1 memory usage: %.2f/%.2f GiB (%.1f%%)", float64(u.UsedBytes)/gib, float64(u.CapacityBytes)/gib, 100*usedShare(u)))
+		}
 		c.due = c.m.clock.Now() + int64(evictionInterval)
 	}
 	return c.due
@@ -35,9 +46,15 @@ func (c *evictionController) step(now int64) (next int64) {
 
 // cycle runs one cycle and returns the keys that went.
 func (c *evictionController) cycle() []kv.ObjectKey {
-	u := c.m.l1.Usage()
-	if u.CapacityBytes == 0 || float64(u.UsedBytes)/float64(u.CapacityBytes) < c.m.cfg.Eviction.Watermark {
+	used, watermark := usedShare(c.m.l1.Usage()), c.m.cfg.Eviction.Watermark
+	if used < watermark {
+		if c.m.log.Enabled(context.Background(), slog.LevelDebug) {
+			c.m.log.Debug(fmt.Sprintf("L1 memory usage %.2f below watermark %.2f; skipping eviction.", used, watermark))
+		}
 		return nil
+	}
+	if c.m.log.Enabled(context.Background(), slog.LevelInfo) {
+		c.m.log.Info(fmt.Sprintf("L1 memory usage %.2f above watermark %.2f; triggering eviction.", used, watermark))
 	}
 	out := c.m.l1.Evict(c.m.cfg.Eviction.Ratio)
 	c.m.count(func(s *Stats) {
@@ -46,6 +63,14 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 		s.EvictedBytes += out.Bytes
 	})
 	return out.Keys
+}
+
+// usedShare returns the used share of L1, 0 for an L1 of no bytes.
+func usedShare(u l1.Usage) float64 {
+	if u.CapacityBytes == 0 {
+		return 0
+	}
+	return float64(u.UsedBytes) / float64(u.CapacityBytes)
 }
 
 func (c *evictionController) stop() {

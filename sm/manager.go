@@ -72,17 +72,19 @@ type agingResult struct{ id, until int64 }
 func New(cfg Config, opt Options) (*Manager, error) {
 	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, log: opt.Log,
 		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
+	adapters, err := cfg.Adapters(opt.Adapters)
+	if err != nil {
+		return nil, err
+	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
 	var memory l1.Memory = new(l1.Scratch)
 	if opt.Memory == RealMemory {
-		var err error
 		if memory, err = l1.NewReal(cfg.L1.SizeBytes); err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	m.l1, err = l1.New(l1.Options{
 		SizeBytes: cfg.L1.SizeBytes, AlignBytes: cfg.L1.AlignBytes, Policy: cfg.Eviction.Policy,
 		WriteTTL: time.Duration(cfg.L1.WriteTTLSeconds) * time.Second,
@@ -99,10 +101,10 @@ func New(cfg Config, opt Options) (*Manager, error) {
 		m.store.task.Wake()
 		m.prefetch.task.Wake()
 	}}
-	for i, config := range cfg.L2Adapters {
-		a, err := opt.Adapters.Build(i+1, config, env)
+	for i, c := range adapters {
+		a, err := opt.Adapters[c.Type].New([]byte(c.JSON), env)
 		if err != nil {
-			return nil, errors.Join(err, m.Close())
+			return nil, errors.Join(&AdapterError{N: i + 1, Type: c.Type, Err: err}, m.Close())
 		}
 		m.adapters = append(m.adapters, a)
 	}

@@ -63,7 +63,7 @@ func newRig(t *testing.T, n int64, change func(*sm.Config)) rig {
 		change(&cfg)
 	}
 	clk := clock.NewVirtual(0)
-	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.RealMemory, Adapters: l2.Registry{"mock": mock.New}})
+	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.RealMemory, Adapters: l2.Registry{"mock": mock.Kind}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func TestSpecErrors(t *testing.T) {
 	for i, bad := range []string{`{"type": "fs", "base_path": "x"}`, `{"type": "nope"}`, `[]`, `{`, `{"type": "mock", "max_size_gb": 0}`} {
 		cfg := sm.DefaultConfig()
 		cfg.L1.SizeBytes, cfg.Eviction.Policy, cfg.L2Adapters = 1<<20, "LRU", []string{bad}
-		if _, err := sm.New(cfg, sm.Options{Clock: clock.NewVirtual(0), Adapters: l2.Registry{"mock": mock.New}}); err == nil || !strings.Contains(err.Error(), "--l2-adapter #1") {
+		if _, err := sm.New(cfg, sm.Options{Clock: clock.NewVirtual(0), Adapters: l2.Registry{"mock": mock.Kind}}); err == nil || !strings.Contains(err.Error(), "--l2-adapter #1") {
 			t.Errorf("adapter %d: got %v", i, err)
 		}
 	}

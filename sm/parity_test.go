@@ -105,7 +105,7 @@ func (s *scenario) run(t *testing.T, dir string) {
 	}
 	defer src.Close()
 	clk := clock.NewVirtual(0)
-	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.ScratchMemory, ManualEviction: true, Adapters: l2.Registry{"mock": mock.New}})
+	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.ScratchMemory, ManualEviction: true, Adapters: l2.Registry{"mock": mock.Kind}})
 	if err != nil {
 		t.Fatal(err)
 	}

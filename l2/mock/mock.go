@@ -3,7 +3,7 @@ package mock
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,26 +12,29 @@ import (
 	"github.com/lmcache/lmcache-go/l2"
 )
 
-// Config is the adapter's JSON.
+// Config is what the adapter reads of its JSON object.
 //
 // Source: reference storage-manager.md, section 8.4.
 type Config struct {
-	MaxSizeGB       float64 `json:"max_size_gb"`       // GiB that the store holds; above 0
-	MockBandwidthGB float64 `json:"mock_bandwidth_gb"` // GiB a second; above 0
+	MaxSizeGB       float64 // max_size_gb: GiB that the store holds; above 0
+	MockBandwidthGB float64 // mock_bandwidth_gb: GiB a second; above 0
 }
 
 // ParseConfig reads the adapter's JSON object; fields that it does not know are
 // ignored, as LMCache does.
 func ParseConfig(raw []byte) (Config, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return Config{}, err
+	}
 	var c Config
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return c, err
-	}
-	if !(c.MaxSizeGB > 0) {
-		return c, errors.New("max_size_gb must be a positive number")
-	}
-	if !(c.MockBandwidthGB > 0) {
-		return c, errors.New("mock_bandwidth_gb must be a positive number")
+	for _, f := range []struct {
+		name  string
+		value *float64
+	}{{"max_size_gb", &c.MaxSizeGB}, {"mock_bandwidth_gb", &c.MockBandwidthGB}} {
+		if err := json.Unmarshal(fields[f.name], f.value); err != nil || !(*f.value > 0) {
+			return Config{}, fmt.Errorf("%s must be a positive number", f.name)
+		}
 	}
 	return c, nil
 }
@@ -67,6 +70,12 @@ const (
 	loading
 	lookingUp // moves no bytes
 )
+
+// Kind is the registry's entry.
+var Kind = l2.Kind{
+	Check: func(config []byte) error { _, err := ParseConfig(config); return err },
+	New:   New,
+}
 
 // New returns an empty store.
 func New(raw []byte, env l2.Env) (l2.Adapter, error) {

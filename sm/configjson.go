@@ -1,0 +1,110 @@
+package sm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
+)
+
+// JSON returns the configuration as LMCache 0.4.4 to 0.4.6 record it, so that
+// the flags of the user documentation give the digest that it shows. Two things
+// that this form has no place for are kept all the same:
+//
+//   - an adapter is its JSON object (LMCache writes the address of a Python
+//     object), without the values of its credentials: a trace file is not
+//     encrypted;
+//   - a setting of a later release is added, under that release's name, when it
+//     is not at its default.
+//
+// An adapter that is no JSON object is written as a string.
+//
+// Source: reference lct-v1.md, section 4.
+func (c Config) JSON() string { return string(pyfmt.AppendJSON(nil, c.object())) }
+
+// Digest returns the SHA-256 of JSON in lowercase hex.
+func (c Config) Digest() string {
+	sum := sha256.Sum256([]byte(c.JSON()))
+	return hex.EncodeToString(sum[:])
+}
+
+func (c Config) object() map[string]any {
+	eviction := map[string]any{
+		"eviction_policy":   c.Eviction.Policy,
+		"trigger_watermark": c.Eviction.Watermark,
+		"eviction_ratio":    c.Eviction.Ratio,
+	}
+	if c.ExtraLogging {
+		eviction["extra_logging_enabled"] = true
+	}
+	if c.ExtraLoggingInterval != 10 {
+		eviction["extra_logging_interval"] = c.ExtraLoggingInterval
+	}
+	adapters := make([]any, len(c.L2Adapters))
+	for i, text := range c.L2Adapters {
+		if object, err := decodeAdapter(i+1, text); err == nil {
+			adapters[i] = withoutCredentials(object)
+		} else {
+			adapters[i] = text
+		}
+	}
+	object := map[string]any{
+		"l1_manager_config": map[string]any{
+			"memory_config": map[string]any{
+				"size_in_bytes":      c.L1.SizeBytes,
+				"use_lazy":           c.L1.UseLazy,
+				"init_size_in_bytes": min(c.L1.InitSizeBytes, c.L1.SizeBytes),
+				"align_bytes":        c.L1.AlignBytes,
+			},
+			"write_ttl_seconds": c.L1.WriteTTLSeconds,
+			"read_ttl_seconds":  c.L1.ReadTTLSeconds,
+		},
+		"eviction_config":        eviction,
+		"l2_adapter_config":      map[string]any{"adapters": adapters},
+		"store_policy":           c.StorePolicy,
+		"prefetch_policy":        c.PrefetchPolicy,
+		"prefetch_max_in_flight": c.PrefetchMaxInFlight,
+	}
+	if c.NotifierIntervalMS != 5 {
+		object["periodic_notifier_interval_ms"] = c.NotifierIntervalMS
+	}
+	return object
+}
+
+// credentialWords mark the fields of adapters whose values are not recorded:
+// password, aws_secret_access_key, auth_token and the like.
+var credentialWords = []string{"password", "secret", "token", "access_key", "api_key", "credential"}
+
+// withoutCredentials returns a copy of v in which every non-empty string of a
+// credential field is replaced by asterisks.
+func withoutCredentials(v any) any {
+	switch v := v.(type) {
+	case []any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = withoutCredentials(e)
+		}
+		return list
+	case map[string]any:
+		object := make(map[string]any, len(v))
+		for k, e := range v {
+			if s, ok := e.(string); ok && s != "" && isCredential(k) {
+				e = "***"
+			}
+			object[k] = withoutCredentials(e)
+		}
+		return object
+	}
+	return v
+}
+
+func isCredential(field string) bool {
+	field = strings.ToLower(field)
+	for _, word := range credentialWords {
+		if strings.Contains(field, word) {
+			return true
+		}
+	}
+	return false
+}
