@@ -72,6 +72,9 @@ type agingResult struct{ id, until int64 }
 func New(cfg Config, opt Options) (*Manager, error) {
 	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, log: opt.Log,
 		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
+	if err := cfg.Validate(opt.Adapters); err != nil {
+		return nil, err
+	}
 	adapters, err := cfg.Adapters(opt.Adapters)
 	if err != nil {
 		return nil, err
