@@ -127,6 +127,12 @@ func (s *PrefetchSpec) Validate() error {
 	if s.Readers < 1 {
 		return fmt.Errorf("%w: %d readers, at least 1", ErrSpec, s.Readers)
 	}
+	if int(s.Policy) >= len(fetchNames) {
+		return fmt.Errorf("%w: unknown policy %v", ErrSpec, s.Policy)
+	}
+	if int(s.Lock) >= len(lockNames) {
+		return fmt.Errorf("%w: unknown lock mode %v", ErrSpec, s.Lock)
+	}
 	for i, g := range s.Groups {
 		if len(g.Keys) != len(s.Groups[0].Keys) {
 			return fmt.Errorf("%w: group %d has %d keys, group 0 has %d", ErrSpec, i, len(g.Keys), len(s.Groups[0].Keys))

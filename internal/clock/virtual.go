@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Virtual is simulated time. It advances only in SleepUntil, Run and Settle,
+// Virtual is simulated time. It advances only in SleepUntil, Next and Settle,
 // and runs what is due on the calling goroutine: by time, then in the order of
 // scheduling. It belongs to one goroutine; none of its methods is safe for
 // concurrent use.
@@ -27,16 +27,21 @@ func (v *Virtual) Now() int64 { return v.now }
 // Wall returns the simulated Unix time.
 func (v *Virtual) Wall() int64 { return v.wall + v.now }
 
-// SleepUntil advances to t and runs what is due up to and including t.
+// SleepUntil advances to t and runs what is due up to and including t. When ctx
+// ends on the way, time stays where it ended. It panics within an event, where
+// time stands still: what waits there would run later events before earlier ones.
 func (v *Virtual) SleepUntil(ctx context.Context, t int64) error {
-	for len(v.queue) > 0 && v.queue[0].at <= t {
+	v.mustBeOutside()
+	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if len(v.queue) == 0 || v.queue[0].at > t {
+			v.now = max(v.now, t)
+			return nil
+		}
 		v.next()
 	}
-	v.now = max(v.now, t)
-	return ctx.Err()
 }
 
 // Settle runs everything that is due at the present time.
@@ -45,6 +50,7 @@ func (v *Virtual) Settle() { _ = v.SleepUntil(context.Background(), v.now) }
 // Next runs the next event, advancing to its time, and reports whether there
 // was one.
 func (v *Virtual) Next() bool {
+	v.mustBeOutside()
 	if len(v.queue) == 0 {
 		return false
 	}
@@ -52,10 +58,13 @@ func (v *Virtual) Next() bool {
 	return true
 }
 
-func (v *Virtual) next() {
+func (v *Virtual) mustBeOutside() {
 	if v.running {
 		panic("clock: virtual time advanced from within an event")
 	}
+}
+
+func (v *Virtual) next() {
 	e := heap.Pop(&v.queue).(*event)
 	v.now = max(v.now, e.at)
 	v.running = true
@@ -63,9 +72,13 @@ func (v *Virtual) next() {
 	e.run()
 }
 
-// AfterFunc schedules f.
+// AfterFunc schedules f. A d that leads past the end of time leads to Never.
 func (v *Virtual) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	e := v.schedule(v.now+max(int64(d), 0), f)
+	at := int64(Never)
+	if d := max(int64(d), 0); d < Never-v.now {
+		at = v.now + d
+	}
+	e := v.schedule(at, f)
 	return func() bool { return v.cancel(e) }
 }
 
