@@ -1,0 +1,112 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Shared is memory that another process can open by its path, also after this
+// one was killed: a shared mapping of a new file, normally on tmpfs.
+type Shared struct {
+	file *os.File
+	mem  []byte // nil after Close
+	gone bool   // the file was removed
+}
+
+// CreateShared creates the file name in dir, maps size bytes of it and makes
+// the first filled bytes of them present; the rest is zero and must be allocated
+// before it is touched. An empty dir means shared memory (/dev/shm), or where
+// that cannot be used the folder for temporary files. It fails if the file
+// exists. The caller must Remove the file and Close the mapping.
+func CreateShared(dir, name string, size, filled int64) (*Shared, error) {
+	if dir != "" {
+		return createShared(dir, name, size, filled)
+	}
+	s, err := createShared("/dev/shm", name, size, filled)
+	if err == nil {
+		return s, nil
+	}
+	s, tempErr := createShared(os.TempDir(), name, size, filled)
+	if tempErr != nil {
+		return nil, errors.Join(err, tempErr)
+	}
+	return s, nil
+}
+
+func createShared(dir, name string, size, filled int64) (_ *Shared, err error) {
+	if size <= 0 || filled < 0 || filled > size {
+		return nil, fmt.Errorf("create %s: %d bytes, %d filled: size out of range", name, size, filled)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+			f.Close()
+		}
+	}()
+	if filled > 0 {
+		if err := allocate(f, 0, filled); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Truncate(size); err != nil {
+		return nil, err
+	}
+	mem, err := mapFile(f, 0, int(size), unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return nil, err
+	}
+	populate(mem[:filled])
+	return &Shared{file: f, mem: mem}, nil
+}
+
+// Bytes returns the memory, valid until Close.
+func (s *Shared) Bytes() []byte { return s.mem }
+
+// Path returns the file's path.
+func (s *Shared) Path() string { return s.file.Name() }
+
+// Allocate makes [offset, offset+n) safe to touch. It gives a *SpaceError where
+// the file system is full.
+func (s *Shared) Allocate(offset, n int64) error {
+	if s.mem == nil {
+		return os.ErrClosed
+	}
+	return allocate(s.file, offset, n)
+}
+
+// Discard gives the memory of the whole pages in [offset, offset+n) back while
+// it stays mapped: it reads zero from then on. It is advice: without support in
+// the file system the memory stays until Close.
+func (s *Shared) Discard(offset, n int64) {
+	if from, to := pageUp(offset), pageDown(offset+n); s.mem != nil && from < to {
+		_ = unix.Madvise(s.mem[from:to], unix.MADV_REMOVE)
+	}
+}
+
+// Remove deletes the file. The memory stays until Close. It may be called
+// twice.
+func (s *Shared) Remove() error {
+	if s.gone {
+		return nil
+	}
+	s.gone = true
+	return os.Remove(s.file.Name())
+}
+
+// Close unmaps the memory and leaves the file. It may be called twice.
+func (s *Shared) Close() error {
+	if s.mem == nil {
+		return nil
+	}
+	err := errors.Join(unmapFile(s.mem), s.file.Close())
+	s.mem = nil
+	return err
+}
