@@ -38,9 +38,11 @@ type Header struct {
 	ConfigDigest  string // 64 hex digits, or empty
 
 	// Recorder identity; native files only.
-	PID   int
-	Host  string
-	Build string
+	PID        int
+	Host       string
+	Build      string
+	RingPath   string // the recorder's ring file; after a crash it holds what did not get here
+	BlockBytes int64  // size from which on the writer started a new block
 }
 
 // LevelMeta is one entry of upstream's header field level_meta, its value as text.

@@ -1,11 +1,404 @@
 package trace
 
-// Recorder writes calls to a trace file. A nil Recorder records nothing.
-type Recorder struct{}
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
 
-// On reports whether calls are being recorded.
-func (r *Recorder) On() bool { return false }
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/mmapio"
+)
 
-// Call records one call of op with the arguments a, which it copies. It never
-// waits and allocates nothing.
-func (r *Recorder) Call(op Op, a *Args) {}
+// Overflow says what happens to a call that finds the ring full.
+type Overflow uint8
+
+const (
+	OverflowDrop  Overflow = iota // it is dropped and counted; the caller goes on
+	OverflowBlock                 // the caller waits for room
+)
+
+var overflowNames = [...]string{"drop", "block"}
+
+// String returns the name.
+func (o Overflow) String() string {
+	if int(o) < len(overflowNames) {
+		return overflowNames[o]
+	}
+	return fmt.Sprintf("(%d)", uint8(o))
+}
+
+// ParseOverflow is the inverse of String.
+func ParseOverflow(s string) (Overflow, error) {
+	for i, name := range overflowNames {
+		if s == name {
+			return Overflow(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown overflow policy %q; must be drop or block", s)
+}
+
+// Options configures Create. The zero value is good.
+type Options struct {
+	Level Level // whose calls are recorded; LevelStorage if empty, the only one there is
+
+	// Clock tells the times of the calls. A *clock.Virtual is asked for both at
+	// every call, on the caller's goroutine. Any other, and nil, is the machine's
+	// clock, which is then read directly: the Unix time is reckoned from the
+	// monotonic one.
+	Clock clock.Clock
+
+	ConfigJSON   string // for the file's header
+	ConfigDigest string // 64 hex digits, or empty
+	Build        string // which program recorded
+
+	RingDir   string   // folder of the ring file; shared memory if empty
+	RingBytes int      // of calls that the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
+	Overflow  Overflow // when the ring is full
+
+	BlockBytes int64        // of the file: how much of it is interned together; the format's default if zero
+	Log        *slog.Logger // discarded if nil
+}
+
+const (
+	defaultRingBytes = 8 << 20
+	// ringDefsBytes is room for some 500,000 definitions. It is address space;
+	// memory is taken as they come.
+	ringDefsBytes = 64 << 20
+	// headSpare is what a file's head gets beside the config JSON.
+	headSpare = 64 << 10
+)
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Level == "" {
+		o.Level = LevelStorage
+	}
+	if o.Level != LevelStorage {
+		return o, fmt.Errorf("unsupported trace level '%s'; only 'storage' is supported", o.Level)
+	}
+	if int(o.Overflow) >= len(overflowNames) {
+		return o, fmt.Errorf("unknown overflow policy %v", o.Overflow)
+	}
+	if o.RingBytes < 0 || o.RingBytes > maxRingDataBytes {
+		return o, fmt.Errorf("trace ring of %d bytes: must be at most %d", o.RingBytes, maxRingDataBytes)
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = defaultRingBytes
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// Recorder writes calls to a trace file. It is safe for concurrent use. A nil
+// Recorder records nothing.
+//
+// A call is copied into the ring by its caller and moved to the file by the
+// drain's goroutine. The ring's memory stays mapped until the Recorder is
+// garbage, so that a call that meets a Close is never left without it.
+type Recorder struct {
+	on atomic.Bool // the gate: what a call costs when recording is off
+
+	// Immutable after Create.
+	ring  *ring
+	defs  *ringDefs
+	ops   [numOps][]Arg // arguments of the operations that are recorded; nil for others
+	block bool
+	start time.Time      // origin of the monotonic times on the machine's clock
+	sim   *clock.Virtual // tells the times instead, if not nil
+	mono0 int64          // sim.Now() at the start
+	drain *drain
+
+	path     string
+	log      *slog.Logger
+	shared   *mmapio.Shared // nil in tests on the heap
+	file     *mmapio.Appender
+	closing  sync.Once
+	closeErr error
+}
+
+// Stats says what has become of the calls so far. Recorded lags behind by what
+// is in the ring.
+type Stats struct {
+	Recorded uint64 // calls in the file
+	Dropped  uint64 // calls that are not and will not be: the ring was full, or writing failed
+}
+
+// Create creates the trace file at path, or empties the one that is there, and
+// starts to record. It fails if the file cannot be written, or another recorder
+// is writing it. The caller must Close the recorder.
+func Create(path string, opt Options) (_ *Recorder, err error) {
+	opt, err = opt.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("record a trace: %w", err)
+		}
+	}()
+	head := headSpare + len(opt.ConfigJSON)
+	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: head})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			file.Close()
+			os.Remove(path)
+		}
+	}()
+
+	dataBytes, ringBytes := ringLayout(opt.RingBytes, ringDefsBytes)
+	name := fmt.Sprintf("lmcache-ring-%d-%08x", os.Getpid(), rand.Uint32())
+	shared, err := mmapio.CreateShared(opt.RingDir, name, int64(ringBytes), int64(ringHeaderBytes+dataBytes))
+	if err != nil {
+		return nil, fmt.Errorf("create the ring: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			shared.Remove()
+			shared.Close()
+		}
+	}()
+
+	r := newRecorder(shared.Bytes(), dataBytes, func(offset, n int) error {
+		return shared.Allocate(int64(ringHeaderBytes+dataBytes+offset), int64(n))
+	}, opt)
+	r.path, r.shared, r.file = path, shared, file
+	h := r.header(opt)
+	h.RingPath = shared.Path()
+	r.ring.describe(&h, path)
+	out, err := newWriter(file, &h, writerOptions{BlockBytes: opt.BlockBytes})
+	if err != nil {
+		return nil, err
+	}
+	runtime.AddCleanup(r, func(s *mmapio.Shared) { s.Close() }, shared)
+	r.begin(out, &h)
+	r.log.Info(fmt.Sprintf("trace recorder writing to %s (level=%s)", path, opt.Level))
+	return r, nil
+}
+
+// newRecorder makes a recorder whose ring is in mem. It records once begin was
+// called.
+func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, opt Options) *Recorder {
+	r := &Recorder{
+		ring:  newRing(mem, dataBytes, rand.Uint32()),
+		block: opt.Overflow == OverflowBlock,
+		log:   opt.Log,
+	}
+	r.sim, _ = opt.Clock.(*clock.Virtual)
+	r.defs = newRingDefs(mem[ringHeaderBytes+dataBytes:], r.ring.word(ringAtDefsTail), allocate)
+	for op := range r.ops {
+		if row := Op(op).Row(); row.Level == opt.Level {
+			r.ops[op] = row.Args
+		}
+	}
+	return r
+}
+
+// header reads the clocks, which starts the recording's time.
+func (r *Recorder) header(opt Options) Header {
+	host, _ := os.Hostname() // an unknown host is no reason not to record
+	h := Header{
+		Native:        true,
+		FormatVersion: 1,
+		SchemaVersion: SchemaVersion,
+		Level:         opt.Level,
+		ConfigJSON:    opt.ConfigJSON,
+		ConfigDigest:  opt.ConfigDigest,
+		PID:           os.Getpid(),
+		Host:          host,
+		Build:         opt.Build,
+		BlockBytes:    opt.BlockBytes,
+	}
+	if opt.Clock != nil {
+		h.MonoStartNS = opt.Clock.Now()
+	}
+	if r.sim != nil {
+		r.mono0, h.WallStartNS = h.MonoStartNS, r.sim.Wall()
+	} else {
+		r.start = time.Now()
+		h.WallStartNS = r.start.UnixNano()
+	}
+	return h
+}
+
+// begin starts the drain and opens the gate.
+func (r *Recorder) begin(out frameWriter, h *Header) {
+	r.drain = &drain{
+		in:   ringReader{ring: r.ring},
+		ids:  newRingIDs(r.defs.mem, r.defs.tail),
+		out:  out,
+		log:  r.log,
+		done: make(chan struct{}),
+	}
+	if r.sim == nil {
+		start := r.start
+		r.drain.anchor = func() (monoNS, wallNS int64) {
+			now := time.Now()
+			return int64(now.Sub(start)), now.UnixNano()
+		}
+		r.drain.anchorWall, r.drain.nextAnchor = h.WallStartNS, int64(wallAnchorEvery)
+	}
+	go r.drain.run()
+	r.on.Store(true)
+}
+
+// On reports whether calls are being recorded. A caller asks before it gathers
+// the arguments.
+func (r *Recorder) On() bool { return r != nil && r.on.Load() }
+
+// Call records one call of op, made now, with the arguments a, which it copies.
+// It allocates nothing. With OverflowDrop it never waits: where the ring has no
+// room the call is dropped and counted. A call longer than half the ring is
+// dropped in either mode. After Close it does nothing.
+func (r *Recorder) Call(op Op, a *Args) {
+	if !r.On() || op >= numOps || r.ops[op] == nil {
+		return
+	}
+	var mono, wall int64
+	header, kind := ringFrameBytes, uint64(ringCall)
+	if r.sim == nil {
+		mono = int64(time.Since(r.start))
+	} else {
+		mono, wall = max(r.sim.Now()-r.mono0, 0), r.sim.Wall()
+		header, kind = ringFrameBytes+8, ringCallWall
+	}
+	args := r.ops[op]
+	n, runs, known := ringArgsSize(args, a, r.defs)
+	if n += header; n > r.ring.maxFrame() || !known && r.defs.define(a) != nil {
+		r.drop()
+		return
+	}
+	pos, state := r.ring.claim(n)
+	if state == claimFull && r.block {
+		pos, state = r.ring.claimWait(n)
+	}
+	if state != claimDone {
+		if state == claimFull {
+			r.drop()
+		}
+		return
+	}
+	b := r.ring.frame(pos, n)
+	putRingWord(b, 8, uint64(mono))
+	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1)|uint64(op)<<32)
+	if kind == ringCallWall {
+		putRingWord(b, 24, uint64(wall))
+	}
+	putRingArgs(b[header:], args, a, runs)
+	r.ring.commit(pos, uint64(n), kind)
+	runtime.KeepAlive(r) // and with it the ring's mapping
+}
+
+// drop counts a call that was made and is not recorded.
+func (r *Recorder) drop() {
+	if r.on.Load() {
+		r.ring.dropped.Add(1)
+	}
+}
+
+// Stats returns the counts so far.
+func (r *Recorder) Stats() Stats {
+	if r == nil {
+		return Stats{}
+	}
+	return Stats{
+		Recorded: r.drain.recorded.Load(),
+		Dropped:  r.ring.dropped.Load() + r.drain.lost.Load(),
+	}
+}
+
+// Close stops recording, writes what is in the ring, seals the file, and removes
+// the ring. It may be called twice. Its error says what is wrong with the file.
+func (r *Recorder) Close() error {
+	if r == nil {
+		return nil
+	}
+	r.closing.Do(func() { r.closeErr = r.close() })
+	return r.closeErr
+}
+
+func (r *Recorder) close() error {
+	r.on.Store(false)
+	r.ring.close()
+	r.defs.close()
+	<-r.drain.done
+	err := r.drain.outErr
+	if r.file != nil {
+		if syncErr := r.file.Sync(); syncErr != nil {
+			r.log.Error("trace recorder: fsync failed", "err", syncErr)
+			err = errors.Join(err, syncErr)
+		}
+		err = errors.Join(err, r.file.Close())
+	}
+	if r.shared != nil {
+		// Pages of a ring that nobody needs; a late caller still finds the
+		// header with its closed tail.
+		r.shared.Discard(ringHeaderBytes, int64(len(r.shared.Bytes())-ringHeaderBytes))
+		err = errors.Join(err, r.shared.Remove())
+	}
+	if dropped := r.Stats().Dropped; dropped > 0 {
+		r.log.Warn(fmt.Sprintf("trace recorder closed; %d record(s) dropped", dropped))
+	} else {
+		r.log.Info("trace recorder closed cleanly: " + r.path)
+	}
+	if err != nil {
+		return fmt.Errorf("close trace %s: %w", r.path, err)
+	}
+	return nil
+}
+
+// describe notes in the ring what a process that finds it needs to know.
+func (r *ring) describe(h *Header, path string) {
+	r.word(ringAtPID).Store(uint64(h.PID))
+	r.word(ringAtMonoStart).Store(uint64(h.MonoStartNS))
+	r.word(ringAtWallStart).Store(uint64(h.WallStartNS))
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if len(path) <= ringMaxPath {
+		copy(r.header[ringAtPath:], path)
+		r.word(ringAtPathBytes).Store(uint64(len(path)))
+	}
+}
+
+// DefaultPath returns where a recording goes that was given no path: a file of
+// the folder for temporary files, named for this process and the UTC time.
+//
+// Source: reference lct-v1.md, section 6.2.
+func DefaultPath(unixNS int64) string {
+	name := fmt.Sprintf("lmcache-trace-%d-%s.lct", os.Getpid(), time.Unix(0, unixNS).UTC().Format("20060102-150405"))
+	return filepath.Join(tempDir(), name)
+}
+
+// tempDir returns the first folder in which a file can be created.
+func tempDir() string {
+	here, err := os.Getwd()
+	if err != nil {
+		here = "."
+	}
+	for _, dir := range []string{os.Getenv("TMPDIR"), os.Getenv("TEMP"), os.Getenv("TMP"), "/tmp", "/var/tmp", "/usr/tmp"} {
+		if dir == "" {
+			continue
+		}
+		f, err := os.CreateTemp(dir, "lmcache-*")
+		if err != nil {
+			continue
+		}
+		f.Close()
+		os.Remove(f.Name())
+		if abs, err := filepath.Abs(dir); err == nil {
+			return abs
+		}
+	}
+	return here
+}

@@ -1,0 +1,230 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/mmapio"
+)
+
+// frameWriter is the file as the drain sees it.
+type frameWriter interface {
+	// Call appends one call; it copies what it needs of a.
+	Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error
+	// Drops notes how many calls have been lost until now.
+	Drops(total uint64) error
+	// Flush makes the counts in the header current. It is cheap.
+	Flush() error
+	// Close seals the file.
+	Close() error
+}
+
+// How the drain paces itself. It polls, since a producer should not pay for
+// telling it of every call; only one that finds a quarter of the ring in use
+// wakes it. So the longest sleep bounds how old the file may be, not how much the
+// ring can take.
+const (
+	drainFirstSleep = 100 * time.Microsecond
+	drainLastSleep  = 20 * time.Millisecond
+	drainBatchBytes = 64 << 10 // given back at once: the head's cache line moves as seldom
+	wallAnchorEvery = time.Second
+)
+
+// drain moves calls from the ring to the file, in the ring's order. It has one
+// goroutine, which owns all of it but the counts.
+type drain struct {
+	in     ringReader
+	ids    *ringIDs
+	out    frameWriter
+	log    *slog.Logger
+	anchor func() (monoNS, wallNS int64) // reads both clocks at once; nil if every frame has its Unix time
+
+	args Args
+	spec kv.PrefetchSpec // memory for args.Spec
+
+	anchorMono, anchorWall int64 // a pair of clock readings
+	nextAnchor             int64 // monotonic time from which on there should be a new one
+	toldDrops              uint64
+	stale                  bool  // the header's counts are older than the frames
+	outErr                 error // the first that was met
+	ended                  bool  // writing has: whatever comes is lost
+	logged, loggedEnd      bool  // a first lost call, and the end of writing, were logged; not all that follow
+
+	recorded atomic.Uint64 // calls in the file
+	lost     atomic.Uint64 // calls taken from the ring that could not be written
+
+	done chan struct{} // closed when the goroutine ends
+}
+
+// run drains the ring until it is closed and empty, then seals the file.
+func (d *drain) run() {
+	defer close(d.done)
+	sleep := drainFirstSleep
+	timer := time.NewTimer(sleep)
+	defer timer.Stop()
+	for {
+		tail := d.in.ring.tail.Load() // before the batch: what is in the ring now is all there is, if this says closed
+		n, err := d.batch()
+		d.in.release()
+		if err != nil {
+			d.abandon(err)
+			return
+		}
+		if n > 0 {
+			sleep = drainFirstSleep
+			continue
+		}
+		if tail&ringClosed != 0 && d.in.pos == tail&^ringClosed {
+			d.seal()
+			return
+		}
+		d.idle()
+		d.in.ring.asleep.Store(true)
+		timer.Reset(sleep)
+		select {
+		case <-d.in.ring.wake:
+			sleep = drainFirstSleep
+		case <-timer.C:
+			sleep = min(sleep*2, drainLastSleep)
+		}
+		d.in.ring.asleep.Store(false)
+	}
+}
+
+// batch moves calls until the ring is empty or enough can be given back, and
+// returns how many. An error is the ring's; the file's are dealt with here.
+func (d *drain) batch() (n int, err error) {
+	limit := uint64(min(drainBatchBytes, len(d.in.ring.data)/4))
+	fault := mmapio.Guard(func() {
+		for d.in.unreleased() < limit {
+			f, ok, nextErr := d.in.next()
+			if !ok {
+				err = nextErr
+				return
+			}
+			n++
+			d.call(&f)
+		}
+	})
+	if fault != nil {
+		d.lost.Add(1) // the call at which it happened
+		d.failed(fault)
+	}
+	return n, err
+}
+
+// call writes one call to the file.
+func (d *drain) call(f *ringFrame) {
+	if d.ended {
+		d.lost.Add(1)
+		return
+	}
+	if err := decodeRingArgs(f.Args, f.Op.Row().Args, d.ids, &d.args, &d.spec); err != nil {
+		d.lost.Add(1)
+		d.warn(fmt.Sprintf("trace recorder: failed to encode record (qualname=%s); dropping", f.Op), err)
+		return
+	}
+	d.tellDrops()
+	wall := f.WallNS
+	if !f.HasWall {
+		wall = d.wall(f.MonoNS)
+	}
+	if err := d.out.Call(f.Op, f.Seq, f.MonoNS, wall, &d.args); err != nil {
+		d.lost.Add(1)
+		d.failed(err)
+		return
+	}
+	d.stale = true
+	d.recorded.Store(d.recorded.Load() + 1)
+}
+
+// tellDrops tells the file of the losses known so far, if there are new ones.
+func (d *drain) tellDrops() {
+	total := d.in.drops + d.lost.Load()
+	if total == d.toldDrops || d.ended {
+		return
+	}
+	d.toldDrops = total
+	if err := d.out.Drops(total); err != nil {
+		d.failed(err)
+	}
+}
+
+// failed notes an error of the file. Where it is the disk's, writing ends: every
+// later call would meet it again, and hold up the ring. Any other concerns the
+// one call.
+func (d *drain) failed(err error) {
+	if d.outErr == nil {
+		d.outErr = err
+	}
+	var space *mmapio.SpaceError
+	var fault *mmapio.FaultError
+	if errors.As(err, &space) || errors.As(err, &fault) {
+		d.ended = true
+	}
+	d.warn("trace recorder: write failed; dropping record", err)
+}
+
+// warn logs the first call that is lost between ring and file.
+func (d *drain) warn(message string, err error) {
+	if !d.logged || d.ended && !d.loggedEnd {
+		d.log.Warn(message, "err", err)
+	}
+	d.logged, d.loggedEnd = true, d.ended
+}
+
+// wall returns the Unix time that belongs to a monotonic one. The pair it
+// reckons from is renewed now and then, since the Unix clock is being steered.
+func (d *drain) wall(monoNS int64) int64 {
+	if monoNS >= d.nextAnchor {
+		d.anchorMono, d.anchorWall = d.anchor()
+		d.nextAnchor = d.anchorMono + int64(wallAnchorEvery)
+	}
+	return d.anchorWall + (monoNS - d.anchorMono)
+}
+
+// idle is run when the ring was found empty.
+func (d *drain) idle() {
+	if fault := mmapio.Guard(func() {
+		d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+		d.tellDrops()
+		if !d.stale || d.ended {
+			return
+		}
+		d.stale = false
+		if err := d.out.Flush(); err != nil {
+			d.failed(err)
+		}
+	}); fault != nil {
+		d.failed(fault)
+	}
+}
+
+// seal ends the file. Where writing has ended it is tried all the same: what was
+// written then still gets its counts and its end, if there is room for them.
+func (d *drain) seal() {
+	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	var dropsErr, closeErr error
+	fault := mmapio.Guard(func() {
+		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
+		closeErr = d.out.Close()
+	})
+	if d.outErr == nil {
+		d.outErr = errors.Join(dropsErr, closeErr, fault)
+	}
+}
+
+// abandon ends recording because the ring's memory was overwritten: there is no
+// telling where the next frame is.
+func (d *drain) abandon(err error) {
+	d.in.ring.close()
+	d.log.Error("trace recorder: recording ends", "err", err)
+	if d.outErr == nil {
+		d.outErr = err
+	}
+	d.seal()
+}
