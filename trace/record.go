@@ -81,6 +81,22 @@ type Summary struct {
 	Ops       []OpCount // sorted by name
 	DurationS float64   // largest t_mono in seconds, 0 without records
 	Events    *EventsSummary
+
+	// Native files only.
+	Sealed     bool        // closed cleanly, counts taken from the footer
+	Blocks     int64       // parts that are readable alone
+	Bytes      int64       // of the file up to the end of its last frame
+	Dropped    int64       // calls that the recorder says it gave up
+	Lost       int64       // calls that the sequence numbers miss; a recording is complete if both are 0
+	DropRanges []DropRange // where calls were dropped, in file order
+	Damage     error       // a *CorruptError that ended the counting, else nil
+}
+
+// DropRange says where a recorder lost calls.
+type DropRange struct {
+	NextSeq uint64 // sequence number that follows the last call before the loss
+	Count   int64  // lost calls
+	MonoNS  int64  // t_mono of the last call before the loss was noticed
 }
 
 // OpCount says how many records an operation has.

@@ -1,0 +1,422 @@
+package trace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// NativeReader reads the records of a native trace file. It implements [Source]
+// and belongs to one goroutine.
+//
+// It may run beside the recorder. Next returns false at the end of what is
+// written so far, and true again when there is more; Sealed tells that there
+// will not be.
+type NativeReader struct {
+	path  string
+	file  nativeFile
+	guard func(func()) error
+	warn  func(string)
+
+	data     []byte // file.Bytes()
+	header   *Header
+	body     int64
+	counters counters
+	counted  bool // counters are valid
+	sealed   bool // the footer was reached
+	err      error
+
+	off    int64 // of the next frame
+	warned int64 // offset of the last warning about the end
+	hasher frameHasher
+	tables tables
+	dec    argsDecoder
+
+	// The present record.
+	record  Record
+	op      *opDefinition
+	args    []byte // the arguments part of its payload; in data
+	argsErr error  // why there is none
+
+	// step and decode are r.next and r.decode for guard, bound once.
+	step, decode func()
+	more         bool
+	into         *Args
+	intoErr      error
+}
+
+var _ Source = (*NativeReader)(nil)
+
+// OpenNative opens the native trace file at path. What is wrong with the file but
+// does not end the reading goes to warn, which may be nil.
+//
+// The error wraps ErrNotNative, a *VersionError, ErrTruncatedHeader or a
+// *CorruptError if the file is there but is not readable.
+func OpenNative(path string, warn func(string)) (*NativeReader, error) {
+	file, guard, err := openNativeFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newNativeReader(path, file, guard, warn)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func newNativeReader(path string, file nativeFile, guard func(func()) error, warn func(string)) (*NativeReader, error) {
+	r := &NativeReader{path: path, file: file, guard: guard, warn: warn, data: file.Bytes(), warned: -1}
+	r.step = func() { r.more = r.next() }
+	r.decode = func() { r.intoErr = r.decodeArgs(r.into) }
+	var err error
+	fault := guard(func() {
+		if r.header, r.body, err = parseHeader(r.data); err == nil {
+			err = r.readCounters()
+		}
+	})
+	if fault != nil {
+		err = fault
+	}
+	if errors.Is(err, errCounters) {
+		r.warnf("%v at offset %d: its counts are not known", err, countersOffset)
+		err = nil
+	}
+	if err != nil {
+		return nil, r.named(err)
+	}
+	r.off = r.body
+	return r, nil
+}
+
+func (r *NativeReader) readCounters() error {
+	c, err := parseCounters(r.data)
+	if err == nil {
+		r.counters, r.counted = c, true
+	}
+	return err
+}
+
+func (r *NativeReader) named(err error) error {
+	return fmt.Errorf("trace file %s: %w", quotePath(r.path), err)
+}
+
+func (r *NativeReader) warnf(format string, args ...any) {
+	if r.warn != nil {
+		r.warn(r.named(fmt.Errorf(format, args...)).Error())
+	}
+}
+
+// Header returns what the file says of the recording. It must not be changed.
+func (r *NativeReader) Header() *Header { return r.header }
+
+// Next moves to the next record and reports whether there is one. It may be
+// called again after it returned false without an error.
+func (r *NativeReader) Next() bool {
+	if r.err != nil || r.sealed {
+		return false
+	}
+	r.more = false
+	if err := r.guard(r.step); err != nil {
+		r.err = r.named(err)
+		return false
+	}
+	return r.more
+}
+
+// Record returns the present record.
+func (r *NativeReader) Record() Record { return r.record }
+
+// Args decodes the present record's arguments into a. The error wraps
+// ErrUndefined if a definition was lost to damage that [NativeReader.Skip]
+// passed over.
+func (r *NativeReader) Args(a *Args) error {
+	r.into = a
+	if err := r.guard(r.decode); err != nil {
+		return r.named(err)
+	}
+	if r.intoErr != nil {
+		return r.named(&CorruptError{r.record.Offset, "args", r.intoErr})
+	}
+	return nil
+}
+
+func (r *NativeReader) decodeArgs(a *Args) error {
+	if r.op == nil {
+		return errors.New("no record: Next was not called, or returned false")
+	}
+	if r.argsErr != nil {
+		return r.argsErr
+	}
+	r.dec.data, r.dec.tables = r.data, &r.tables
+	c := cursor{b: r.args}
+	return r.dec.decode(&c, r.op, a)
+}
+
+// Err returns what ended the reading too early, nil at the end of the file.
+// Damage wraps a *CorruptError.
+func (r *NativeReader) Err() error { return r.err }
+
+// Sealed reports whether Next has reached the footer: the recorder is done.
+func (r *NativeReader) Sealed() bool { return r.sealed }
+
+// Offset returns where the next frame is: all bytes before it are read.
+func (r *NativeReader) Offset() int64 { return r.off }
+
+// Close releases the file. It may be called twice.
+func (r *NativeReader) Close() error {
+	r.data, r.args, r.op = nil, nil, nil
+	if r.err == nil {
+		r.err = errClosed
+	}
+	return r.file.Close()
+}
+
+var errClosed = errors.New("trace reader is closed")
+
+// next is Next under the guard.
+func (r *NativeReader) next() bool {
+	r.op = nil
+	for {
+		var h frameHeader
+		frame := r.frame(&h)
+		if frame == nil {
+			return false
+		}
+		payload := frame[frameHeaderSize : frameHeaderSize+int(h.length)]
+		at := r.off
+		if h.kind != kindBlock && h.block() != r.tables.start.number&15 && (r.tables.valid || h.kind != kindFooter) {
+			if r.tables.lost == 0 {
+				return r.corrupt("block", fmt.Errorf("frame of block %d (mod 16) in block %d", h.block(), r.tables.start.number))
+			}
+			r.tables.valid = false
+		}
+		record := false
+		var field string
+		var err error
+		switch h.kind {
+		case kindBlock:
+			field, err = "block", r.block(&h, payload)
+		case kindOp, kindScope, kindLayout, kindPattern:
+			field, err = "definition", r.define(&h, payload)
+		case kindCall:
+			field = "nodes"
+			record, err = r.call(&h, payload)
+		case kindFooter:
+			r.sealed = true
+		}
+		if err != nil {
+			return r.corrupt(field, err)
+		}
+		r.off = at + h.size()
+		if record {
+			return true
+		}
+		if r.sealed {
+			return false
+		}
+	}
+}
+
+// frame returns the whole frame at r.off after checking it, nil at the end and
+// at damage.
+func (r *NativeReader) frame(h *frameHeader) []byte {
+	for remapped := false; ; remapped = true {
+		left := int64(len(r.data)) - r.off
+		if left >= frameHeaderSize {
+			h.parse(r.data[r.off:])
+			if h.length > maxPayload || r.counters.clean && h.length > 0 && r.off+h.size() > r.counters.end {
+				r.corrupt("length", fmt.Errorf("%d bytes", h.length))
+				return nil
+			}
+			if h.length > 0 && left >= h.size() {
+				break
+			}
+		}
+		if remapped {
+			r.atEnd(left, h)
+			return nil
+		}
+		if err := r.remap(); err != nil {
+			r.err = r.named(err)
+			return nil
+		}
+	}
+	frame := r.data[r.off : r.off+h.size()]
+	if err := r.hasher.check(frame); err != nil {
+		r.corrupt("checksum", err)
+		return nil
+	}
+	return frame
+}
+
+// remap takes in what was written to the file since.
+func (r *NativeReader) remap() error {
+	if _, err := r.file.Remap(); err != nil {
+		return err
+	}
+	r.data = r.file.Bytes()
+	if int64(len(r.data)) < r.body {
+		return fmt.Errorf("%w: file has %d bytes", ErrTruncatedHeader, len(r.data))
+	}
+	_ = r.readCounters() // older ones will do
+	return nil
+}
+
+// atEnd decides what it means that no whole frame is at r.off, where left bytes
+// of the file are left and h is their header if they hold one.
+func (r *NativeReader) atEnd(left int64, h *frameHeader) {
+	size, end := int64(len(r.data)), int64(0)
+	if r.counted {
+		end = r.counters.end
+	}
+	switch {
+	case size < end:
+		r.warnEnd("truncated at offset %d: the file had %d bytes", size, end)
+	case left < frameHeaderSize && left > 0, h.length > 0:
+		if r.off < end {
+			r.corrupt("length", fmt.Errorf("frame of %d bytes, %d are left", h.size(), left))
+			return
+		}
+		r.warnEnd("truncated frame at offset %d (%d bytes are left)", r.off, left)
+	case left == 0:
+	case r.off < end:
+		r.corrupt("length", fmt.Errorf("zero, frames end at %d", end))
+	case h.checksum != 0 || h.monoNS != 0 || h.wallNS != 0 || h.kind != 0:
+		r.warnEnd("unfinished frame at offset %d", r.off)
+	}
+}
+
+// warnEnd warns once an offset: a reader that follows asks often.
+func (r *NativeReader) warnEnd(format string, args ...any) {
+	if r.warned != r.off {
+		r.warned = r.off
+		r.warnf(format, args...)
+	}
+}
+
+func (r *NativeReader) corrupt(field string, err error) bool {
+	r.err = r.named(&CorruptError{r.off, field, err})
+	return false
+}
+
+func (r *NativeReader) block(h *frameHeader, payload []byte) error {
+	var s blockStart
+	if err := s.parse(payload, r.off); err != nil {
+		return err
+	}
+	if h.block() != s.number&15 {
+		return fmt.Errorf("number %d, flags say %d (mod 16)", s.number, h.block())
+	}
+	if r.tables.valid && r.tables.lost == 0 && s.number != r.tables.start.number+1 {
+		return fmt.Errorf("number %d after %d", s.number, r.tables.start.number)
+	}
+	r.tables.reset(s)
+	return nil
+}
+
+func (r *NativeReader) define(h *frameHeader, payload []byte) error {
+	if !r.tables.valid {
+		return r.outside()
+	}
+	return r.tables.define(h, payload)
+}
+
+// outside is for a frame of a block whose start is not known.
+func (r *NativeReader) outside() error {
+	if r.tables.lost == 0 {
+		return errors.New("no block start before it")
+	}
+	return nil
+}
+
+// call takes in a call's frame; record is false if nobody can say which call it
+// was.
+func (r *NativeReader) call(h *frameHeader, payload []byte) (record bool, err error) {
+	if !r.tables.valid {
+		return false, r.outside()
+	}
+	r.record = Record{
+		Op: OpUnknown, MonoNS: h.monoNS, WallNS: h.wallNS, Offset: r.off,
+	}
+	r.args, r.argsErr = nil, nil
+	c := cursor{b: payload}
+	r.record.Seq = r.tables.start.firstSeq + uint64(c.sv())
+	if h.flags&flagsUnknown != 0 {
+		r.argsErr = fmt.Errorf("flags %#x, which this build does not know", h.flags&flagsUnknown)
+	} else {
+		if h.flags&flagExtension != 0 {
+			c.str()
+		}
+		if h.flags&flagNodes != 0 && c.err == nil {
+			if err := r.tables.addNodes(&c, r.off+frameHeaderSize+int64(len(payload))); err != nil {
+				return false, err
+			}
+		}
+	}
+	if c.err != nil {
+		return false, c.err
+	}
+	r.args = c.b
+	op := r.tables.ops[h.op]
+	if op == nil {
+		r.warnf("skipping a call at offset %d: operation %d: %v", r.off, h.op, ErrUndefined)
+		return false, nil
+	}
+	r.op = op
+	r.record.Op, r.record.Qualname = op.op, op.qualname
+	return true, nil
+}
+
+// Skip goes on behind damage: after Next returned false and Err gives a
+// *CorruptError, it moves to the next whole frame and reports whether there is
+// one. What refers to something that was lost gives an error of its record;
+// records of a block whose start was lost are left out.
+func (r *NativeReader) Skip() bool {
+	var damage *CorruptError
+	if !errors.As(r.err, &damage) || r.sealed {
+		return false
+	}
+	found := int64(-1)
+	if err := r.guard(func() { found = r.wholeFrameAfter(r.off) }); err != nil {
+		r.err = r.named(err)
+		return false
+	}
+	if found < 0 {
+		return false
+	}
+	r.tables.lost += found - r.off
+	r.off, r.err = found, nil
+	return true
+}
+
+// wholeFrameAfter returns the offset of the next whole frame behind the damaged
+// one at off, -1 if there is none: where its length says, else at the first
+// place whose checksum is right. It hashes at most a few times the file's size,
+// whatever the file looks like.
+func (r *NativeReader) wholeFrameAfter(off int64) int64 {
+	end := int64(len(r.data))
+	budget := 8*(end-off) + maxPayload
+	whole := func(at int64) bool {
+		var h frameHeader
+		if h.parse(r.data[at:]); h.length == 0 || h.length > maxPayload || at+h.size() > end {
+			return false
+		}
+		budget -= h.size()
+		return r.hasher.check(r.data[at:at+h.size()]) == nil
+	}
+	if length := binary.LittleEndian.Uint32(r.data[off:]); length > 0 && length <= maxPayload {
+		if at := off + frameSize(int(length)); at+frameHeaderSize <= end && whole(at) {
+			return at
+		}
+	}
+	for at := off + 8; at+frameHeaderSize <= end && budget > 0; at += 8 {
+		switch kind(r.data[at+6]) {
+		case kindBlock, kindOp, kindScope, kindLayout, kindPattern, kindCall, kindDrops, kindFooter:
+			if whole(at) {
+				return at
+			}
+		}
+	}
+	return -1
+}

@@ -1,0 +1,335 @@
+package trace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// appendFile is the output of a writer: a file that grows at its end.
+type appendFile interface {
+	// Head returns the file's first bytes, of the size that its creator chose
+	// (headSize says what a header needs), valid until Close. The first Next is
+	// at offset len(Head()).
+	Head() []byte
+	// Next returns the n bytes at Offset, zero and 8-aligned; n is a multiple of
+	// 8. They are valid until the following Next, and the file ends before them
+	// until Publish.
+	Next(n int) ([]byte, error)
+	// Publish stores word in the first four bytes of what Next returned, after
+	// all that was written there, and advances Offset behind it.
+	Publish(word uint32)
+	Offset() int64
+	Sync() error
+	// Close cuts the file at Offset.
+	Close() error
+}
+
+// DefaultBlockBytes is the block size of recordings; FORMAT.md, section 7, says
+// why.
+const DefaultBlockBytes = 64 << 20
+
+// writerOptions configures newWriter.
+type writerOptions struct {
+	BlockBytes int64 // size from which on a new block starts; DefaultBlockBytes if zero
+}
+
+func (o writerOptions) withDefaults() (writerOptions, error) {
+	if o.BlockBytes == 0 {
+		o.BlockBytes = DefaultBlockBytes
+	}
+	if o.BlockBytes < 4096 || o.BlockBytes > 1<<30 {
+		return o, fmt.Errorf("block size %d is not within 4096 and %d bytes", o.BlockBytes, 1<<30)
+	}
+	return o, nil
+}
+
+// bytesPerNode is how many bytes of a block allow for one node: with hashes of
+// 32 bytes it is the frames that fill a block first, with shorter ones this
+// bounds the interner's memory all the same.
+const bytesPerNode = kv.MaxHash
+
+// frameStart is where the payload begins in a buffer that a frame is built in:
+// the header without the checksum, so that one call hashes it all.
+const frameStart = 24
+
+// dropRangesMax bounds the drop ranges in the footer.
+const dropRangesMax = 4096
+
+// writer encodes calls into a native trace file. It belongs to one goroutine.
+//
+// A call that cannot be written leaves no trace in the file: what it interned is
+// forgotten by starting a new block, so the next call may succeed (when there is
+// room on the disk again).
+type writer struct {
+	f        appendFile
+	opt      writerOptions
+	maxNodes int
+
+	counters counters
+	ops      [numOps]uint64
+	minMono  int64
+	drops    []DropRange
+	blocks   []blockEntry
+	closed   bool
+
+	// The present block.
+	restart     bool // begin a new one before the next frame
+	chains      interner
+	scopes      map[kv.Scope]uint32
+	layouts     map[kv.Layout]uint32
+	single      map[keyContext]uint32 // patterns of one context
+	grids       map[string]uint32     // patterns of several, by their contexts' bytes
+	patterns    uint32                // defined so far
+	lastContext keyContext            // of the single pattern used last
+	lastPattern uint32                // 0 = none
+	opsDefined  [numOps]bool
+
+	// The present call.
+	monoNS, wallNS int64
+
+	call, args, defs, patternKey []byte // scratch
+}
+
+// blockEntry is the footer's index entry of a block.
+type blockEntry struct {
+	offset   int64
+	monoNS   int64
+	firstSeq uint64
+	records  uint64
+}
+
+// newWriter writes the header h to f and returns a writer for its calls. The
+// writer owns f from then on.
+func newWriter(f appendFile, h *Header, opt writerOptions) (*writer, error) {
+	opt, err := opt.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := putHeader(f.Head(), h, opt.BlockBytes); err != nil {
+		return nil, fmt.Errorf("write trace header: %w", err)
+	}
+	w := &writer{
+		f: f, opt: opt,
+		maxNodes: int(opt.BlockBytes / bytesPerNode),
+		restart:  true,
+		scopes:   map[kv.Scope]uint32{},
+		layouts:  map[kv.Layout]uint32{},
+		single:   map[keyContext]uint32{},
+		grids:    map[string]uint32{},
+		call:     make([]byte, frameStart, 4096),
+		args:     make([]byte, 0, 4096),
+		defs:     make([]byte, frameStart, 1024),
+	}
+	w.Flush()
+	return w, nil
+}
+
+// Call appends the call of op with sequence number seq, which was entered at
+// monoNS since the header's start and at the Unix time wallNS. It copies a. An
+// error concerns this call alone; it wraps ErrTooLarge for a call beyond the
+// format's limits.
+func (w *writer) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
+	if op == OpUnknown || op >= numOps {
+		return fmt.Errorf("write call %d: unknown operation %d", seq, op)
+	}
+	row := op.Row()
+	if err := checkArgs(row, a); err != nil {
+		return fmt.Errorf("write call %d of %s: %w", seq, row.Qualname, err)
+	}
+	w.monoNS, w.wallNS = monoNS, wallNS
+	if err := w.encode(row, seq, a); err != nil {
+		w.restart = true
+		return fmt.Errorf("write call %d of %s: %w", seq, row.Qualname, err)
+	}
+	c := &w.counters
+	if c.records == 0 {
+		c.maxMonoNS, w.minMono = monoNS, monoNS
+	}
+	c.records++
+	c.maxMonoNS, w.minMono = max(c.maxMonoNS, monoNS), min(w.minMono, monoNS)
+	c.nextSeq = max(c.nextSeq, seq+1)
+	w.ops[op]++
+	w.blocks[len(w.blocks)-1].records++
+	return nil
+}
+
+// encode writes the frames of a call: definitions that it needs, then its own.
+func (w *writer) encode(row *Row, seq uint64, a *Args) error {
+	if err := w.room(seq); err != nil {
+		return err
+	}
+	id, err := w.operation(row)
+	if err != nil {
+		return err
+	}
+	if w.args, err = w.appendArgs(w.args[:0], row, a); err != nil {
+		return err
+	}
+	b := binary.AppendVarint(w.call[:frameStart], int64(seq-w.block().firstSeq))
+	var flags uint8
+	if len(w.chains.runs) > 0 {
+		flags |= flagNodes
+		b = w.chains.appendRuns(b)
+	}
+	w.call = append(b, w.args...)
+	return w.emitFlags(kindCall, id, flags, w.call)
+}
+
+// Drops notes that total calls were given up since the start. It does nothing
+// if none were since the last time.
+func (w *writer) Drops(total uint64) error {
+	lost := total - w.counters.dropped
+	if total <= w.counters.dropped {
+		return nil
+	}
+	if err := w.room(w.counters.nextSeq); err != nil {
+		return fmt.Errorf("write drop notice: %w", err)
+	}
+	b := binary.AppendVarint(w.defs[:frameStart], int64(w.counters.nextSeq-w.block().firstSeq))
+	b = binary.AppendUvarint(b, lost)
+	b = binary.AppendUvarint(b, total)
+	if err := w.emit(kindDrops, 0, b); err != nil {
+		w.restart = true
+		return fmt.Errorf("write drop notice: %w", err)
+	}
+	w.counters.dropped = total
+	w.drops = addDropRange(w.drops, DropRange{w.counters.nextSeq, int64(lost), w.monoNS})
+	return nil
+}
+
+// addDropRange appends r, or adds it to the last range: where nothing was
+// recorded in between, and where there are too many.
+func addDropRange(drops []DropRange, r DropRange) []DropRange {
+	if last := len(drops) - 1; last >= 0 && (drops[last].NextSeq == r.NextSeq || len(drops) == dropRangesMax) {
+		drops[last].Count += r.Count
+		return drops
+	}
+	return append(drops, r)
+}
+
+// Flush brings the counters in the file's header up to date. It stores some
+// words to memory and does not wait for a disk.
+func (w *writer) Flush() {
+	w.counters.generation++
+	w.counters.end = w.f.Offset()
+	w.counters.put(w.f.Head())
+}
+
+// Close seals the file with its footer and closes it. Where that is not
+// possible the file stays as a crash would leave it, readable. Close may be
+// called twice.
+func (w *writer) Close() error {
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	err := w.seal()
+	if err != nil {
+		w.Flush()
+		err = fmt.Errorf("seal trace: %w", err)
+	}
+	return errors.Join(err, w.f.Close())
+}
+
+// seal makes the footer durable before the counters say that it is there.
+func (w *writer) seal() error {
+	at := w.f.Offset()
+	if err := w.emit(kindFooter, 0, w.footer().append(w.call[:frameStart])); err != nil {
+		return err
+	}
+	if err := w.f.Sync(); err != nil {
+		return err
+	}
+	w.counters.footer, w.counters.clean = at, true
+	w.Flush()
+	w.Flush() // the other copy
+	return nil
+}
+
+func (w *writer) footer() *footer {
+	ft := &footer{
+		records: w.counters.records, dropped: w.counters.dropped, nextSeq: w.counters.nextSeq,
+		minMonoNS: w.minMono, maxMonoNS: w.counters.maxMonoNS, drops: w.drops, blocks: w.blocks,
+	}
+	for op, n := range w.ops {
+		if n > 0 {
+			ft.ops = append(ft.ops, OpCount{Op(op).String(), int64(n)})
+		}
+	}
+	sortOps(ft.ops)
+	return ft
+}
+
+// block returns the entry of the present block.
+func (w *writer) block() *blockEntry { return &w.blocks[len(w.blocks)-1] }
+
+// room starts a new block where the present one is full or unusable.
+func (w *writer) room(seq uint64) error {
+	if !w.restart && w.chains.len() < w.maxNodes && w.f.Offset()-w.block().offset < w.opt.BlockBytes {
+		return nil
+	}
+	w.restart = true
+	w.chains.reset()
+	clear(w.scopes)
+	clear(w.layouts)
+	clear(w.single)
+	clear(w.grids)
+	clear(w.opsDefined[:])
+	w.patterns, w.lastPattern = 0, 0
+
+	entry := blockEntry{offset: w.f.Offset(), monoNS: w.monoNS, firstSeq: seq}
+	var previous int64
+	if len(w.blocks) > 0 {
+		previous = w.block().offset
+	}
+	start := blockStart{
+		number: uint64(len(w.blocks)), offset: entry.offset, previous: previous,
+		firstSeq: seq, records: w.counters.records, dropped: w.counters.dropped,
+	}
+	w.blocks = append(w.blocks, entry)
+	if err := w.emit(kindBlock, 0, start.append(w.defs[:frameStart])); err != nil {
+		w.blocks = w.blocks[:len(w.blocks)-1]
+		return err
+	}
+	w.restart = false
+	return nil
+}
+
+// define begins the payload of a definition of id.
+func (w *writer) define(id uint32) []byte {
+	return binary.AppendUvarint(w.defs[:frameStart], uint64(id))
+}
+
+func (w *writer) emit(k kind, op uint16, b []byte) error { return w.emitFlags(k, op, 0, b) }
+
+// emitFlags appends a frame whose payload is b[frameStart:]. It may overwrite
+// what is behind and before that.
+func (w *writer) emitFlags(k kind, op uint16, flags uint8, b []byte) error {
+	n := len(b) - frameStart
+	if n > maxPayload {
+		return fmt.Errorf("%w: payload of %d bytes, at most %d", ErrTooLarge, n, maxPayload)
+	}
+	for len(b)%8 != 0 {
+		b = append(b, 0)
+	}
+	var blockBits uint8
+	if len(w.blocks) > 0 {
+		blockBits = uint8(len(w.blocks)-1) << blockShift
+	}
+	h := frameHeader{length: uint32(n), op: op, kind: k, flags: flags | blockBits, monoNS: w.monoNS, wallNS: w.wallNS}
+	h.put(b[:frameStart])
+	dst, err := w.f.Next(len(b) + 8)
+	if err != nil {
+		return fmt.Errorf("append at offset %d: %w", w.f.Offset(), err)
+	}
+	copy(dst[4:frameStart], b[4:])
+	binary.LittleEndian.PutUint64(dst[frameStart:], xxhash.Sum64(b))
+	copy(dst[frameHeaderSize:], b[frameStart:])
+	w.f.Publish(uint32(n))
+	return nil
+}
