@@ -12,11 +12,14 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
+// magic is in the header's map, not at the start of the file.
+const magic = "LMCT"
+
 // formatVersion is the only format_version there has ever been.
 const formatVersion = 1
 
-// parseHeader reads frame 0 and the versions in it. offset is that of the body
-// and data the file; path is for messages.
+// parseHeader reads frame 0 of data, a whole file, and checks the versions in
+// it. next is the offset of the frame behind it; path is for messages.
 //
 // Source: reference lct-v1.md, section 1.7: order of the checks and messages.
 func parseHeader(data []byte, path string) (h trace.Header, next int, err error) {

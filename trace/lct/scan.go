@@ -350,19 +350,13 @@ func (v number) String() string {
 // value, in its notation. Errors of the encoding itself are reported without.
 type pathError struct {
 	err  error
-	path string // within key, if inKey, else within the value
-	key  string
-	in   bool // in the key of a map
+	keys string // the way through map keys, the innermost first: "`key[1]` in "
+	path string // the way to the value, or to the map with the outermost of keys
 }
 
 func (e *pathError) Unwrap() error { return e.err }
 
-func (e *pathError) Error() string {
-	if e.in {
-		return fmt.Sprintf("%v - at `key%s` in `$%s`", e.err, e.key, e.path)
-	}
-	return fmt.Sprintf("%v - at `$%s`", e.err, e.path)
-}
+func (e *pathError) Error() string { return fmt.Sprintf("%v - at %s`$%s`", e.err, e.keys, e.path) }
 
 func expected(want, got string) error {
 	return &pathError{err: fmt.Errorf("Expected `%s`, got `%s`", want, got)}
@@ -383,11 +377,10 @@ func atIndex(err error, i int) error {
 	return err
 }
 
-// inKey marks a pathError as one in the key of a map: the path up to here
-// leads from the key on. The outermost key wins.
+// inKey says that the path of a pathError so far leads from the key of a map.
 func inKey(err error) error {
 	if e, ok := err.(*pathError); ok {
-		e.key, e.path, e.in = e.path, "", true
+		e.keys, e.path = e.keys+"`key"+e.path+"` in ", ""
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 package lct
 
 import (
-	"bytes"
 	"fmt"
 	"unicode/utf8"
 )
@@ -124,39 +123,29 @@ func findField(fields []field, name []byte, guess int) int {
 	return -1
 }
 
-// name reads the name of a field. Upstream compares its bytes: they need not be
-// UTF-8.
+// name reads the name of a field, or the struct's tag. Upstream compares the
+// bytes: they need not be UTF-8.
 func (s *scanner) name() ([]byte, error) {
-	h, n, err := s.cstr()
-	if err != nil {
-		return nil, err
-	}
-	_ = h
-	return s.take(n)
-}
-
-// cstr reads the head of a str, for a name or a tag.
-func (s *scanner) cstr() (head, int, error) {
 	if s.pos >= len(s.b) {
-		return head{}, 0, errTruncated
+		return nil, errTruncated
 	}
 	switch h := heads[s.b[s.pos]]; h.kind {
 	case kindStr:
-		return s.next()
-	case kindNil: // upstream's two ways of reading a str name this one differently
-		return h, 0, expected("str", "null")
+		_, n, err := s.next()
+		if err != nil {
+			return nil, err
+		}
+		return s.take(n)
+	case kindNil: // called None in all other places
+		return nil, expected("str", "null")
 	default:
-		return h, 0, expected("str", kindNames[h.kind])
+		return nil, expected("str", kindNames[h.kind])
 	}
 }
 
 // tag reads the value of "type", which must be want.
 func (s *scanner) tag(want string) error {
-	_, n, err := s.cstr()
-	if err != nil {
-		return err
-	}
-	got, err := s.take(n)
+	got, err := s.name()
 	if err != nil || string(got) == want {
 		return err
 	}
@@ -262,8 +251,3 @@ func scanRecord(b []byte, r *rawRecord) error {
 	*r = rawRecord{monoS: v[recMono].num.f, wallS: v[recWall].num.f, qualname: v[recQualname].raw, args: v[recArgs].raw}
 	return nil
 }
-
-// isMagic reports whether p is the magic of a trace file.
-func isMagic(p []byte) bool { return bytes.Equal(p, []byte(magic)) }
-
-const magic = "LMCT"
