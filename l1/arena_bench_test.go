@@ -20,7 +20,7 @@ func BenchmarkArena(b *testing.B) {
 		for _, sizes := range [][]int64{{64 << 10}, {64 << 10, 100_000, 200 << 10, 1 << 20}} {
 			name := fmt.Sprintf("blocks=%d/sizes=%d", blocks, len(sizes))
 			var start *arena // made once, and only if asked for
-			var live []object
+			var live []placed
 			for _, batch := range []int{1, 16} {
 				b.Run(fmt.Sprintf("%s/batch=%d", name, batch), func(b *testing.B) {
 					if start == nil {
@@ -35,20 +35,20 @@ func BenchmarkArena(b *testing.B) {
 
 // fragmented returns an arena of that many objects between random holes, and
 // the objects in random order.
-func fragmented(b *testing.B, blocks int, sizes []int64) (*arena, []object) {
+func fragmented(b *testing.B, blocks int, sizes []int64) (*arena, []placed) {
 	a, err := newArena(32<<40, 4096)
 	if err != nil {
 		b.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	live := make([]object, 2*blocks)
+	live := make([]placed, 2*blocks)
 	var off [1]int64
 	for i := range live {
 		bytes := sizes[rng.IntN(len(sizes))]
 		if !a.allocBatch(bytes, 1, off[:]) {
 			b.Fatal("arena too small")
 		}
-		live[i] = object{off[0], bytes}
+		live[i] = placed{off[0], bytes}
 	}
 	rng.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
 	for _, o := range live[blocks:] {
@@ -57,7 +57,7 @@ func fragmented(b *testing.B, blocks int, sizes []int64) (*arena, []object) {
 	return a, live[:blocks]
 }
 
-func benchmarkArena(b *testing.B, start *arena, live []object, sizes []int64, batch int) {
+func benchmarkArena(b *testing.B, start *arena, live []placed, sizes []int64, batch int) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	a := new(arena)
 	dst := make([]int64, batch)

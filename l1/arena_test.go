@@ -92,13 +92,13 @@ func compare(t *testing.T, a *arena, m *model) {
 }
 
 // object is one allocation of a pair under test.
-type object struct{ off, bytes int64 }
+type placed struct{ off, bytes int64 }
 
 // pair drives an arena and its model with the same calls.
 type pair struct {
 	a    *arena
 	m    *model
-	live []object
+	live []placed
 }
 
 func newPair(t *testing.T, size, align int64) *pair {
@@ -132,7 +132,7 @@ func (p *pair) alloc(t *testing.T, bytes int64, n int) bool {
 		t.Fatalf("used %d after %d slots of %d; want %d", p.a.used(), n, bytes, used+step)
 	}
 	for _, off := range got {
-		p.live = append(p.live, object{off, bytes})
+		p.live = append(p.live, placed{off, bytes})
 	}
 	return true
 }
@@ -208,8 +208,8 @@ func TestArenaDeep(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, n*slot, slot)
 			p.alloc(t, slot, n)
-			slices.SortFunc(p.live, func(x, y object) int { return int(min(max(x.off-y.off, -1), 1)) })
-			var odd []object
+			slices.SortFunc(p.live, func(x, y placed) int { return int(min(max(x.off-y.off, -1), 1)) })
+			var odd []placed
 			for i := 1; i < n; i += 2 {
 				odd = append(odd, p.live[i])
 			}
@@ -260,7 +260,7 @@ func TestArenaDeep(t *testing.T) {
 func TestArenaAllOrNothing(t *testing.T) {
 	p := newPair(t, 1000*16, 16)
 	p.alloc(t, 16, 1000)
-	slices.SortFunc(p.live, func(x, y object) int { return int(x.off - y.off) })
+	slices.SortFunc(p.live, func(x, y placed) int { return int(x.off - y.off) })
 	live := slices.Clone(p.live)
 	for i, o := range live {
 		if i%5 > 1 || i%50 == 1 { // holes of three and four slots
@@ -364,8 +364,8 @@ func TestArenaPanics(t *testing.T) {
 	}
 	p := newPair(t, 1<<20, 4096)
 	p.alloc(t, 4096, 16)
-	p.free(slices.IndexFunc(p.live, func(o object) bool { return o.off == 8192 }))
-	p.free(slices.IndexFunc(p.live, func(o object) bool { return o.off == 12288 }))
+	p.free(slices.IndexFunc(p.live, func(o placed) bool { return o.off == 8192 }))
+	p.free(slices.IndexFunc(p.live, func(o placed) bool { return o.off == 12288 }))
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			defer func() {

@@ -1,9 +1,6 @@
 package trace
 
-import (
-	"io"
-	"os"
-)
+import "github.com/lmcache/lmcache-go/mmapio"
 
 // nativeFile gives the bytes of a native trace file, which may still grow.
 type nativeFile interface {
@@ -15,42 +12,21 @@ type nativeFile interface {
 	Close() error
 }
 
-// openNativeFile opens the file at path. The guard runs what touches its bytes,
+// openNativeFile maps the file at path. The guard runs what touches its bytes,
 // and returns an error where they could not be had.
 func openNativeFile(path string) (file nativeFile, guard func(func()) error, err error) {
-	f, err := os.Open(path)
+	m, err := mmapio.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &heapFile{f: f}
-	if _, err := h.Remap(); err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return h, unguarded, nil
+	return m, mmapio.Guard, nil
 }
 
+// unguarded runs f over bytes that cannot fault.
 func unguarded(f func()) error {
 	f()
 	return nil
 }
-
-// heapFile is a file read into memory.
-type heapFile struct {
-	f    *os.File
-	data []byte
-}
-
-func (h *heapFile) Bytes() []byte { return h.data }
-
-func (h *heapFile) Remap() (bool, error) {
-	before := len(h.data)
-	data, err := io.ReadAll(io.NewSectionReader(h.f, 0, 1<<62))
-	h.data = data
-	return len(data) != before, err
-}
-
-func (h *heapFile) Close() error { return h.f.Close() }
 
 // bytesFile is a file that is all in memory already.
 type bytesFile []byte

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/lmcache/lmcache-go/mmapio"
 	"github.com/lmcache/lmcache-go/trace"
 )
 
@@ -13,8 +14,8 @@ const prefixSize = 4
 // Reader gives the records of a file of upstream's format. It is a
 // [trace.Source], and belongs to one goroutine.
 type Reader struct {
-	file   fileBytes // nil after Close, and if the bytes are the caller's
-	data   []byte    // the whole file
+	file   *mmapio.Mapping // nil after Close, and if the bytes are the caller's
+	data   []byte          // the whole file
 	header trace.Header
 	warn   func(string) // never nil
 	step   func()       // r.advance, and
@@ -44,12 +45,12 @@ var _ trace.Source = (*Reader)(nil)
 // reading is told to warn, which may be nil, in upstream's words. The caller
 // must Close the reader.
 func Open(path string, warn func(string)) (*Reader, error) {
-	f, err := openFile(path)
+	f, err := mmapio.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	var r *Reader
-	fault := guard(func() { r, err = NewReader(f.Bytes(), path, warn) })
+	fault := mmapio.Guard(func() { r, err = NewReader(f.Bytes(), path, warn) })
 	if fault != nil {
 		err = fault
 	}
@@ -87,7 +88,7 @@ func (r *Reader) Next() bool {
 	if r.err != nil {
 		return false
 	}
-	if err := guard(r.step); err != nil {
+	if err := mmapio.Guard(r.step); err != nil {
 		r.err, r.ok = err, false
 	}
 	return r.ok
@@ -148,7 +149,7 @@ func (r *Reader) Args(a *trace.Args) error {
 		return fmt.Errorf("read arguments: no record")
 	}
 	r.into = a
-	if fault := guard(r.decode); fault != nil {
+	if fault := mmapio.Guard(r.decode); fault != nil {
 		r.argsErr = fault
 	}
 	r.into = nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/lmcache/lmcache-go/mmapio"
 	"github.com/lmcache/lmcache-go/trace"
 )
 
@@ -37,7 +38,7 @@ func (r *Reader) Summarize() (*trace.Summary, error) {
 			}
 		}
 	}
-	if err := guard(count); err != nil {
+	if err := mmapio.Guard(count); err != nil {
 		return nil, err
 	}
 	for _, n := range r.names.byText {

@@ -4,8 +4,6 @@ package tracefile
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -17,19 +15,6 @@ import (
 // header, big-endian, which no header is long enough to make look like it.
 const nativeMagic = "LMCTRACE"
 
-// native reads the project's own format.
-var native = struct {
-	open      func(path string, warn func(string)) (trace.Source, error)
-	summarize func(path string, warn func(string)) (*trace.Summary, error)
-}{
-	open: func(path string, warn func(string)) (trace.Source, error) {
-		return nil, fmt.Errorf("open %s: native traces: %w", path, errors.ErrUnsupported)
-	},
-	summarize: func(path string, warn func(string)) (*trace.Summary, error) {
-		return nil, fmt.Errorf("summarize %s: native traces: %w", path, errors.ErrUnsupported)
-	},
-}
-
 // Open opens the trace at path. What is wrong with the file but does not end
 // the reading is told to warn, which may be nil. The caller must Close the
 // source.
@@ -39,11 +24,15 @@ func Open(path string, warn func(string)) (trace.Source, error) {
 		return nil, err
 	}
 	if isNative {
-		return native.open(path, warn)
+		r, err := trace.OpenNative(path, warn)
+		if err != nil {
+			return nil, err // not r: a nil *NativeReader is no nil Source
+		}
+		return r, nil
 	}
 	r, err := lct.Open(path, warn)
 	if err != nil {
-		return nil, err // not r: a nil *Reader is no nil Source
+		return nil, err
 	}
 	return r, nil
 }
@@ -55,7 +44,7 @@ func Summarize(path string, warn func(string)) (*trace.Summary, error) {
 		return nil, err
 	}
 	if isNative {
-		return native.summarize(path, warn)
+		return trace.SummarizeNative(path, warn)
 	}
 	return lct.Summarize(path, warn)
 }

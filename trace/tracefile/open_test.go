@@ -5,30 +5,25 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/lmcache/lmcache-go/trace"
 )
 
 const vectors = "../../testdata/lct-v1"
 
-var errNative = errors.New("native")
-
 // TestFormats checks which reader gets a file.
 func TestFormats(t *testing.T) {
-	saved := native
-	defer func() { native = saved }()
-	native.open = func(string, func(string)) (trace.Source, error) { return nil, errNative }
-	native.summarize = func(string, func(string)) (*trace.Summary, error) { return nil, errNative }
-
-	path := filepath.Join(t.TempDir(), "native.lct")
-	if err := os.WriteFile(path, []byte("LMCTRACE and more"), 0o600); err != nil {
+	golden := "../testdata/"
+	native, err := Open(golden, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path, nil); err != errNative {
-		t.Errorf("Open of a native file: got %v; want the native reader", err)
+	if !native.Header().Native || !native.Next() {
+		t.Errorf("%s: not read as a native file with records", golden)
 	}
-	if _, err := Summarize(path, nil); err != errNative {
-		t.Errorf("Summarize of a native file: got %v; want the native reader", err)
+	if err := native.Close(); err != nil {
+		t.Error(err)
+	}
+	if s, err := Summarize(golden, nil); err != nil || !s.Header.Native || s.Records == 0 {
+		t.Errorf("Summarize(%s): got %+v, %v; want a native file with records", golden, s, err)
 	}
 
 	src, err := Open(filepath.Join(vectors, "tiny.lct"), nil)
