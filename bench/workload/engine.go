@@ -1,0 +1,191 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// Run drives opt.Manager with the requests of w as an inference engine does,
+// until the workload or a limit ends it and the last request is done. For each
+// request, at its time:
+//
+//   - the scheduler submits one prefetch of all its full chunks, in prefix
+//     order, one key group a rank, and polls for the result;
+//   - for the chunks that are hits each worker enters a read, copies, exits
+//     and finishes the read;
+//   - when the rest of the prompt has been computed each worker reserves its
+//     chunks, copies, and finishes those that were reserved.
+//
+// A prompt without a full chunk makes no calls. If workers find a hit
+// unreadable after all, or the prefetch takes too long, the whole prompt is
+// computed.
+//
+// All of it runs on the calling goroutine. On a clock.Virtual two runs of one
+// workload make the same calls at the same times.
+//
+// When ctx ends, or the workload is broken, or the manager refuses a call as
+// such, Run lets go of what it holds, and returns what was measured so far
+// beside the error. The Result is nil only if nothing was started.
+//
+// Source: reference server-protocol.md, section 3.1.
+func Run(ctx context.Context, w Workload, opt Options) (*Result, error) {
+	opt, err := opt.withDefaults(w)
+	if err != nil {
+		return nil, err
+	}
+	scope, err := kv.InternScope(opt.Model, opt.Salt)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	e := &engine{Options: opt, workload: w, scope: scope, startNS: opt.Clock.Now(), result: newResult(w, opt)}
+	meterNS, before := opt.Meter.Now(), opt.Manager.Stats()
+	err = e.run(ctx)
+	e.releaseAll()
+	e.result.finish(w, e, meterNS, before)
+	return e.result, err
+}
+
+// engine belongs to the goroutine of Run.
+type engine struct {
+	Options
+	workload Workload
+	scope    kv.Scope
+	startNS  int64 // on Clock; workload time 0
+	taken    int   // requests taken from the workload
+	running  int
+	queue    eventQueue
+	seq      uint64
+	result   *Result
+}
+
+func (e *engine) run(ctx context.Context) error {
+	if err := e.scheduleArrival(); err != nil {
+		return err
+	}
+	for e.queue.Len() > 0 {
+		next := e.queue.peek()
+		if err := e.Clock.SleepUntil(ctx, next.at); err != nil {
+			return err
+		}
+		e.queue.pop()
+		e.result.Lag.record(e.Clock.Now() - next.at)
+		if err := e.dispatch(next.flight); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dispatch runs one event: an arrival if f is nil, else the next step of f.
+func (e *engine) dispatch(f *flight) error {
+	if f != nil {
+		return e.advance(f)
+	}
+	f = e.admit(e.workload.Request())
+	// The next arrival enters the queue before what this request will wait for:
+	// of one time, arrivals come first.
+	if err := e.scheduleArrival(); err != nil {
+		return err
+	}
+	return e.advance(f)
+}
+
+// scheduleArrival takes the next request from the workload, unless a limit is
+// reached.
+func (e *engine) scheduleArrival() error {
+	if e.MaxRequests > 0 && e.taken == e.MaxRequests {
+		return nil
+	}
+	if !e.workload.Next() {
+		return e.workload.Err()
+	}
+	r := e.workload.Request()
+	if e.MaxDuration > 0 && r.ArrivalNS >= int64(e.MaxDuration) {
+		return nil
+	}
+	e.taken++
+	e.schedule(e.startNS+e.scaled(r.ArrivalNS), nil)
+	return nil
+}
+
+// scaled converts a workload time to one of the run.
+func (e *engine) scaled(ns int64) int64 {
+	if e.Speed == 1 {
+		return ns // exact, also beyond 2^53
+	}
+	return int64(min(float64(ns)/e.Speed, 3e18))
+}
+
+func (e *engine) schedule(at int64, f *flight) {
+	e.seq++
+	e.queue.push(queued{at: at, seq: e.seq, flight: f})
+}
+
+// releaseAll lets go of the locks and reservations of requests that were cut
+// short.
+func (e *engine) releaseAll() {
+	for e.queue.Len() > 0 {
+		if f := e.queue.pop().flight; f != nil {
+			e.release(f)
+		}
+	}
+}
+
+// queued is an event: at its time, flight goes on, or the next request arrives
+// if it is nil.
+type queued struct {
+	at     int64
+	seq    uint64 // order of scheduling, for events of one time
+	flight *flight
+}
+
+func (a queued) before(b queued) bool { return a.at < b.at || a.at == b.at && a.seq < b.seq }
+
+// eventQueue is a binary heap. Unlike one of container/heap it does not
+// allocate for an event.
+type eventQueue []queued
+
+func (q eventQueue) Len() int     { return len(q) }
+func (q eventQueue) peek() queued { return q[0] }
+
+func (q *eventQueue) push(e queued) {
+	h := append(*q, e)
+	i := len(h) - 1
+	for i > 0 && e.before(h[(i-1)/2]) {
+		h[i] = h[(i-1)/2]
+		i = (i - 1) / 2
+	}
+	h[i] = e
+	*q = h
+}
+
+func (q *eventQueue) pop() queued {
+	h := *q
+	top, last := h[0], h[len(h)-1]
+	h[len(h)-1] = queued{}
+	h = h[:len(h)-1]
+	for i := 0; len(h) > 0; {
+		child := 2*i + 1
+		if child+1 < len(h) && h[child+1].before(h[child]) {
+			child++
+		}
+		if child >= len(h) || last.before(h[child]) {
+			h[i] = last
+			break
+		}
+		h[i] = h[child]
+		i = child
+	}
+	*q = h
+	return top
+}
+
+// timed runs call and records what it cost on meter.
+func timed(meter clock.Clock, h *Histogram, call func()) {
+	start := meter.Now()
+	call()
+	h.record(meter.Now() - start)
+}
