@@ -1,3 +1,6 @@
+// Package pyfmt writes values as CPython prints them, for the texts that must
+// agree with LMCache to the byte: the configuration JSON and its digest, the
+// replay summaries, messages with a quoted name.
 package pyfmt
 
 import (
@@ -5,35 +8,49 @@ import (
 	"strconv"
 )
 
-// Float returns f as [AppendFloat] writes it.
+// Float returns repr(f): the shortest digits that read back as f, always with
+// a sign of being a float. See AppendFloat.
 func Float(f float64) string { return string(AppendFloat(nil, f)) }
 
-// AppendFloat appends f as Python's json module writes it: the shortest digits
-// that read back as f, always with a point or an exponent, the exponent form
-// only below 1e-4 and from 1e16 on and with at least two exponent digits.
-// What is not finite is NaN, Infinity or -Infinity.
+// AppendFloat appends repr(f): ".0" behind an integral value, exponent form
+// below 1e-4 and from 1e16 on, with at least two digits of exponent; nan, inf
+// and -inf.
 //
 // Source: reference lct-v1.md, section 4.
-func AppendFloat(b []byte, f float64) []byte {
+func AppendFloat(dst []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):
-		return append(b, "NaN"...)
+		return append(dst, "nan"...)
 	case math.IsInf(f, 1):
-		return append(b, "Infinity"...)
+		return append(dst, "inf"...)
 	case math.IsInf(f, -1):
-		return append(b, "-Infinity"...)
+		return append(dst, "-inf"...)
 	}
-	// Below 1e16 every float64 that is not smaller has its decimal point
-	// inside or right behind its digits, so the magnitude alone decides.
+	// The bounds hold for the shortest digits too: 1e-4 and 1e16 are themselves
+	// floats, and rounding to the shortest form does not cross a float.
 	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
-		return strconv.AppendFloat(b, f, 'e', -1, 64)
+		return strconv.AppendFloat(dst, f, 'e', -1, 64)
 	}
-	n := len(b)
-	b = strconv.AppendFloat(b, f, 'f', -1, 64)
-	for _, c := range b[n:] {
+	start := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
+	for _, c := range dst[start:] {
 		if c == '.' {
-			return b
+			return dst
 		}
 	}
-	return append(b, ".0"...)
+	return append(dst, ".0"...)
+}
+
+// AppendJSONFloat appends f as json.dumps does: as AppendFloat, but NaN,
+// Infinity and -Infinity, which JSON proper does not have.
+func AppendJSONFloat(dst []byte, f float64) []byte {
+	switch {
+	case math.IsNaN(f):
+		return append(dst, "NaN"...)
+	case math.IsInf(f, 1):
+		return append(dst, "Infinity"...)
+	case math.IsInf(f, -1):
+		return append(dst, "-Infinity"...)
+	}
+	return AppendFloat(dst, f)
 }

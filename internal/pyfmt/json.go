@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // AppendJSON appends v as json.dumps(v, sort_keys=True) writes it: keys sorted
@@ -26,11 +24,11 @@ func AppendJSON(b []byte, v any) []byte {
 	case int64:
 		return strconv.AppendInt(b, v, 10)
 	case float64:
-		return AppendFloat(b, v)
+		return AppendJSONFloat(b, v)
 	case json.Number:
 		return appendNumber(b, v)
 	case string:
-		return AppendString(b, v)
+		return AppendJSONString(b, v)
 	case []any:
 		b = append(b, '[')
 		for i, e := range v {
@@ -47,7 +45,7 @@ func AppendJSON(b []byte, v any) []byte {
 			if i > 0 {
 				b = append(b, ", "...)
 			}
-			b = append(AppendString(b, k), ": "...)
+			b = append(AppendJSONString(b, k), ": "...)
 			b = AppendJSON(b, v[k])
 		}
 		return append(b, '}')
@@ -65,45 +63,5 @@ func appendNumber(b []byte, n json.Number) []byte {
 		return append(b, n...)
 	}
 	f, _ := n.Float64() // out of range: infinite, as in Python
-	return AppendFloat(b, f)
-}
-
-// AppendString appends s as a JSON string of ASCII characters. A byte that is
-// no UTF-8 becomes the lone surrogate by which Python carries it.
-func AppendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			b = appendUnit(b, 0xdc00+uint16(s[i]))
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r == '\n':
-			b = append(b, `\n`...)
-		case r == '\r':
-			b = append(b, `\r`...)
-		case r == '\t':
-			b = append(b, `\t`...)
-		case r == '\b':
-			b = append(b, `\b`...)
-		case r == '\f':
-			b = append(b, `\f`...)
-		case r >= ' ' && r < 0x7f:
-			b = append(b, byte(r))
-		case r > 0xffff:
-			hi, lo := utf16.EncodeRune(r)
-			b = appendUnit(appendUnit(b, uint16(hi)), uint16(lo))
-		default:
-			b = appendUnit(b, uint16(r))
-		}
-		i += n
-	}
-	return append(b, '"')
-}
-
-// appendUnit appends the escape of one UTF-16 code unit.
-func appendUnit(b []byte, u uint16) []byte {
-	const hex = "0123456789abcdef"
-	return append(b, '\\', 'u', hex[u>>12], hex[u>>8&15], hex[u>>4&15], hex[u&15])
+	return AppendJSONFloat(b, f)
 }
