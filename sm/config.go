@@ -119,10 +119,10 @@ type UnsupportedError struct {
 
 func (e *UnsupportedError) Error() string { return e.What + " is not supported in this build" }
 
-// Validate reports the first setting that New would refuse: a *SettingError, an
+// Validate reports the first setting that is wrong as it stands: a zero that New
+// would replace by a default is wrong here. The error is a *SettingError, an
 // *UnsupportedError or an *AdapterError.
 func (c Config) Validate() error {
-	c = c.withDefaults()
 	if err := c.L1.validate(); err != nil {
 		return err
 	}
