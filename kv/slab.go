@@ -1,7 +1,7 @@
 package kv
 
 const (
-	slabShift = 12
+	slabShift = 9
 	slabLen   = 1 << slabShift
 )
 

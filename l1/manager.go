@@ -340,8 +340,8 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 // each key to codes. It appends to admitted the keys whose new content a store
 // below should get. With readLocks > 0 the objects get that many read locks at
 // once; a key that became resident meanwhile keeps that object, and the locks
-// go to it.
-func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) ([]Code, []kv.ObjectKey) {
+// go to it. bytes is the logical size of what was finished.
+func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) (_ []Code, _ []kv.ObjectKey, bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
@@ -362,6 +362,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		}
 		m.index.Retain(s) // across the move
 		o := m.unstage(s, number)
+		bytes += o.layout.Bytes()
 		if r := &at.resident; r.state == absent {
 			m.admit(s, o)
 			m.told = append(m.told, s)
@@ -382,7 +383,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		codes = append(codes, Success)
 	}
 	m.policy.Created(m.told)
-	return codes, admitted
+	return codes, admitted, bytes
 }
 
 // Discard frees the reservations of tag; nobody gets to see them.

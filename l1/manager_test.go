@@ -79,7 +79,7 @@ func letters(codes []l1.Code) string {
 }
 
 func (x tier) finish(tag l1.Tag, locks int, ns ...int) string {
-	codes, _ := x.Finish(nil, nil, keys(ns...), tag, locks)
+	codes, _, _ := x.Finish(nil, nil, keys(ns...), tag, locks)
 	return letters(codes)
 }
 
@@ -233,7 +233,7 @@ func TestWriterMeetsLoad(t *testing.T) {
 	x.expect("prefetch", x.reserve(kv.ModeNew, 5, true, 0), "R")
 	x.expect("writer", x.reserve(kv.ModeNew, l1.Writer, false, 0), "R")
 	x.expect("load", x.finish(5, 1, 0), "F")
-	codes, admitted := x.Finish(nil, nil, keys(0), l1.Writer, 0)
+	codes, admitted, _ := x.Finish(nil, nil, keys(0), l1.Writer, 0)
 	if letters(codes) != "F" || len(admitted) != 1 {
 		t.Errorf("finish gives %s, %d keys for the stores; want F and 1", letters(codes), len(admitted))
 	}

@@ -173,7 +173,7 @@ func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
 	if m.tracer.On() {
 		m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
 	}
-	codes, admitted := m.l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
+	codes, admitted, bytes := m.l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
 	m.store.queue(admitted)
 	written := int64(0)
 	for _, c := range codes {
@@ -181,7 +181,10 @@ func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
 			written++
 		}
 	}
-	m.count(func(s *Stats) { s.WrittenKeys += written })
+	m.count(func(s *Stats) {
+		s.WrittenKeys += written
+		s.WrittenBytes += bytes
+	})
 	return codes
 }
 

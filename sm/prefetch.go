@@ -213,12 +213,10 @@ func (p *prefetch) finishLoad(read kv.Bitmap) {
 			failed = append(failed, p.keys[c])
 		}
 	}
-	codes, _ := p.m.l1.Finish(nil, nil, p.at(loaded), p.tag(), p.readers)
-	var bytes int64
+	codes, _, bytes := p.m.l1.Finish(nil, nil, p.at(loaded), p.tag(), p.readers)
 	for i, c := range loaded {
 		if codes[i] == l1.Success {
 			p.loaded.Set(c)
-			bytes += p.layouts[c/p.grid.cols].Bytes()
 		}
 	}
 	p.m.l1.Discard(failed, p.tag())

@@ -17,7 +17,7 @@ type Stats struct {
 	ReservedKeys, ReservedBytes int64
 	RefusedKeys                 int64 // present, locked, or forbidden by the mode
 	OOMKeys, OOMBytes           int64
-	WrittenKeys                 int64
+	WrittenKeys, WrittenBytes   int64
 
 	EvictionPasses              int64 // cycles that found L1 at the watermark or above
 	EvictedKeys, EvictedBytes   int64 // bytes as placed, padding included

@@ -24,7 +24,7 @@ func AppendJSON(b []byte, v any) []byte {
 	case int64:
 		return strconv.AppendInt(b, v, 10)
 	case float64:
-		return AppendFloat(b, v)
+		return AppendJSONFloat(b, v)
 	case json.Number:
 		return appendNumber(b, v)
 	case string:
@@ -63,5 +63,5 @@ func appendNumber(b []byte, n json.Number) []byte {
 		return append(b, n...)
 	}
 	f, _ := n.Float64() // out of range: infinite, as in Python
-	return AppendFloat(b, f)
+	return AppendJSONFloat(b, f)
 }

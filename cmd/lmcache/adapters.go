@@ -1,0 +1,9 @@
+package main
+
+import (
+	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/l2/mock"
+)
+
+// adapterKinds are the L2 adapters of this program.
+var adapterKinds = l2.Registry{"mock": mock.Kind}

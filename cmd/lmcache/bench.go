@@ -1,0 +1,13 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func newBench(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Put load on a storage manager",
+	}
+	cmd.AddCommand(newBenchStorage(a))
+	group(cmd, "bench_target")
+	return cmd
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const (
+	groupAnnotation = "lmcache-group"
+	helpWidth       = 100
+)
+
+// section adds the flags that define makes to cmd, under one title of its help.
+func section(cmd *cobra.Command, title string, define func(*pflag.FlagSet)) {
+	flags := pflag.NewFlagSet(title, pflag.ContinueOnError)
+	flags.SortFlags = false
+	define(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		f.Annotations = map[string][]string{groupAnnotation: {title}}
+	})
+	cmd.Flags().SortFlags = false
+	cmd.Flags().AddFlagSet(flags)
+}
+
+// writeHelp prints what --help shows: sub-commands, or flags by section.
+func writeHelp(cmd *cobra.Command, _ []string) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "usage: %s\n", cmd.UseLine())
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short + "."
+	}
+	fmt.Fprintf(&b, "\n%s\n", about)
+	if cmd.HasAvailableSubCommands() {
+		b.WriteString("\nCommands:\n")
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				fmt.Fprintf(&b, "  %-12s %s\n", c.Name(), c.Short)
+			}
+		}
+	}
+	var titles []string
+	sections := map[string]*pflag.FlagSet{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		title := "Flags"
+		if g := f.Annotations[groupAnnotation]; len(g) > 0 {
+			title = g[0]
+		}
+		if sections[title] == nil {
+			titles = append(titles, title)
+			sections[title] = pflag.NewFlagSet(title, pflag.ContinueOnError)
+			sections[title].SortFlags = false
+		}
+		sections[title].AddFlag(f)
+	})
+	// What cannot be used comes last.
+	if i := slices.Index(titles, unbuiltSection); i >= 0 {
+		titles = append(slices.Delete(titles, i, i+1), unbuiltSection)
+	}
+	for _, title := range titles {
+		fmt.Fprintf(&b, "\n%s:\n%s", title, sections[title].FlagUsagesWrapped(helpWidth))
+	}
+	fmt.Fprint(cmd.OutOrStdout(), b.String())
+}
+
+// newHelp is "lmcache help COMMAND", the same as its --help.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:    "help [COMMAND]",
+		Short:  "Print the help of a command",
+		Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("no command %s", strings.Join(args, " "))
+			}
+			writeHelp(cmd, nil)
+			return nil
+		},
+	}
+}

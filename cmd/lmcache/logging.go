@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/lmcache/lmcache-go/internal/logfmt"
+)
+
+// newLogger returns the logger of the process: lines in LMCache's format on
+// stderr, or on stdout with LMCACHE_LOG_OUTPUT=stdout, from the level
+// LMCACHE_LOG_LEVEL on.
+func newLogger(stdout, stderr io.Writer) *slog.Logger {
+	w := stderr
+	if os.Getenv("LMCACHE_LOG_OUTPUT") == "stdout" {
+		w = stdout
+	}
+	return slog.New(logfmt.New(w, logfmt.Options{
+		Level: logfmt.ParseLevel(os.Getenv("LMCACHE_LOG_LEVEL")),
+		Color: wantsColor(w),
+	}))
+}
+
+// wantsColor reports whether w is a terminal whose user has not said no.
+func wantsColor(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lmcache/lmcache-go/trace"
+	"github.com/lmcache/lmcache-go/trace/tracefile"
+)
+
+// dumpOptions say which records to print, and how.
+type dumpOptions struct {
+	jsonl    bool
+	limit    int64    // records to print; all if zero
+	ops      []string // names, short or qualified; all if empty
+	from, to float64  // t_mono in seconds, both inclusive
+}
+
+func newTraceDump(a *app) *cobra.Command {
+	o := dumpOptions{to: math.Inf(1)}
+	cmd := &cobra.Command{
+		Use:   "dump FILE",
+		Short: "Print the records of a trace",
+		Long: `Print the records of a trace in file order: one line a record with its number,
+time, operation and arguments, key lists as a count with the first and last key;
+or with --jsonl one JSON object a record, complete.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := oneFile(args)
+			if err == nil {
+				err = o.check()
+			}
+			if err != nil {
+				return err
+			}
+			return a.traceDump(cmd.Context(), path, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
+	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
+	flags.Var(floatValue{&o.from}, "from", "only records from this time on, in seconds since the start")
+	flags.Var(floatValue{&o.to}, "to", "only records up to this time, in seconds since the start")
+	flags.Var(intValue[int64]{&o.limit}, "limit", "print at most so many records (default all)")
+	return cmd
+}
+
+// opValue is a repeatable flag that names an operation.
+type opValue struct{ p *[]string }
+
+func (v opValue) Type() string   { return "NAME" }
+func (v opValue) String() string { return strings.Join(*v.p, " ") }
+
+// Set takes a short name of an operation that this build knows, or a qualified
+// name, which may be another build's.
+func (v opValue) Set(s string) error {
+	var short []string
+	for _, row := range trace.Schema() {
+		short = append(short, shortOp(row.Qualname))
+	}
+	if !slices.Contains(short, s) && strings.Count(s, ".") < 2 {
+		return invalidChoice(s, short)
+	}
+	*v.p = append(*v.p, s)
+	return nil
+}
+
+// shortOp returns what follows the class in a qualified name.
+func shortOp(qualname string) string {
+	const class = ".StorageManager."
+	if i := strings.LastIndex(qualname, class); i >= 0 {
+		return qualname[i+len(class):]
+	}
+	return qualname
+}
+
+func (o *dumpOptions) check() error {
+	switch {
+	case o.limit < 0:
+		return usagef("argument --limit: invalid value: %d (allowed: 0 or more)", o.limit)
+	case math.IsNaN(o.from):
+		return usagef("argument --from: invalid value: nan (allowed: a time in seconds)")
+	case math.IsNaN(o.to):
+		return usagef("argument --to: invalid value: nan (allowed: a time in seconds)")
+	}
+	return nil
+}
+
+// wants reports whether rec is to be printed.
+func (o *dumpOptions) wants(rec *trace.Record) bool {
+	if len(o.ops) > 0 && !slices.Contains(o.ops, rec.Qualname) && !slices.Contains(o.ops, shortOp(rec.Qualname)) {
+		return false
+	}
+	t := float64(rec.MonoNS) / 1e9
+	return o.from <= t && t <= o.to
+}
+
+func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
+	src, err := tracefile.Open(path, a.warn)
+	if err != nil {
+		return named(path, err)
+	}
+	return errors.Join(a.dump(ctx, src, o), src.Close())
+}
+
+// dump prints the records of src.
+func (a *app) dump(ctx context.Context, src trace.Source, o dumpOptions) error {
+	w := bufio.NewWriterSize(a.stdout, 64<<10)
+	if err := dumpRecords(ctx, w, src, o); err != nil {
+		return errors.Join(err, w.Flush())
+	}
+	return w.Flush()
+}
+
+func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpOptions) error {
+	var (
+		args    trace.Args
+		line    []byte
+		printed int64
+	)
+	for n := int64(1); src.Next(); n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		rec := src.Record()
+		if !o.wants(&rec) {
+			continue
+		}
+		argsErr := src.Args(&args)
+		if o.jsonl {
+			line = appendRecordJSON(line[:0], n, &rec, &args, argsErr)
+		} else {
+			line = appendRecordText(line[:0], n, &rec, &args, argsErr)
+		}
+		if _, err := w.Write(append(line, '\n')); err != nil {
+			return err
+		}
+		if printed++; printed == o.limit {
+			return nil
+		}
+	}
+	return src.Err()
+}

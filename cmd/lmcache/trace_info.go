@@ -1,0 +1,35 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/lmcache/lmcache-go/trace/tracefile"
+)
+
+func newTraceInfo(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "info FILE",
+		Short: "Print what a trace holds",
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := oneFile(args)
+			if err != nil {
+				return err
+			}
+			return a.traceInfo(path, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object instead")
+	return cmd
+}
+
+func (a *app) traceInfo(path string, asJSON bool) error {
+	s, err := tracefile.Summarize(path, a.warn)
+	if err != nil {
+		return named(path, err)
+	}
+	if asJSON {
+		return a.printJSON(s.JSON())
+	}
+	return s.WriteText(a.stdout, path)
+}

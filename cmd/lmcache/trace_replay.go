@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/replay"
+	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/trace/tracefile"
+)
+
+// replayOptions are the parsed flags of a replay.
+type replayOptions struct {
+	path        string
+	config      sm.Config
+	memory      sm.Memory
+	virtualTime bool
+
+	verbose   bool
+	jsonlPath string // "-" is stdout, empty is none
+	outputDir string
+	noCSV     bool
+	json      bool // also write the JSON files
+	quiet     bool
+}
+
+func newTraceReplay(a *app) *cobra.Command {
+	var (
+		o      replayOptions
+		store  smFlags
+		obs    obsFlags
+		memory memoryFlag
+	)
+	cmd := &cobra.Command{
+		Use:   "replay FILE --l1-size-gb GB --eviction-policy NAME",
+		Short: "Reissue the calls of a trace against a fresh storage manager",
+		Long: `Reissue the recorded calls against a fresh storage manager, which is built from
+these flags and not from the recording. Each call waits for its recorded time;
+none is made early. Prints a table and writes a CSV.`,
+	}
+	section(cmd, "Output", func(flags *pflag.FlagSet) {
+		flags.StringVar(&o.outputDir, "output-dir", ".", "folder of the summary files; created")
+		flags.BoolVar(&o.noCSV, "no-csv", false, "do not write trace_replay_ops.csv")
+		flags.BoolVar(&o.json, "json", false, "also write trace_replay_summary.json")
+		flags.BoolVar(&o.verbose, "verbose", false, "print one line a record on stdout")
+		flags.StringVar(&o.jsonlPath, "jsonl-out", "", "write one JSON object a record to this `PATH`; - is stdout")
+		flags.StringVar(&o.jsonlPath, "jsonl", "", "the same as --jsonl-out `PATH`")
+		flags.BoolVarP(&o.quiet, "quiet", "q", false, "no table; files are still written")
+	})
+	section(cmd, "Replay", func(flags *pflag.FlagSet) {
+		memory.define(flags, "replay-memory")
+		flags.BoolVar(&o.virtualTime, "virtual-time", false, "replay on a simulated clock: the same calls at the same times, without waiting")
+	})
+	store.define(cmd)
+	obs.define(cmd)
+	outputUnbuilt := defineUnbuilt(cmd, []unbuiltFlag{
+		{name: "format", value: textValue("terminal"), reason: "the table is text; --json writes the summary as a file"},
+		{name: "output", value: textValue(""), reason: "--output-dir says where files go"},
+	})
+	refuseRecording(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if o.path, err = oneFile(args, store.missing()...); err != nil {
+			return err
+		}
+		if err = checkUnbuilt(cmd, outputUnbuilt); err != nil {
+			return err
+		}
+		if o.config, err = store.config(); err != nil {
+			return err
+		}
+		if err = obs.check(); err != nil {
+			return err
+		}
+		if o.outputDir == "" {
+			return usagef("argument --output-dir: invalid value: '' (allowed: a folder)")
+		}
+		o.memory = memory.value()
+		return a.traceReplay(cmd.Context(), o)
+	}
+	return cmd
+}
+
+// memoryFlag says what backs the objects of L1.
+type memoryFlag struct{ name string }
+
+func (f *memoryFlag) define(flags *pflag.FlagSet, name string) {
+	f.name = "scratch"
+	flags.Var(choiceValue{&f.name, []string{"scratch", "real"}}, name,
+		"what backs L1: scratch, a small pool that every object shares, or real memory of the whole size; placement, sizes and out-of-memory are the same")
+}
+
+func (f *memoryFlag) value() sm.Memory {
+	if f.name == "real" {
+		return sm.RealMemory
+	}
+	return sm.ScratchMemory
+}
+
+func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
+	var files []string
+	if !o.noCSV {
+		files = append(files, replay.CSVName)
+	}
+	if o.json {
+		files = append(files, replay.JSONName, replay.ResultName)
+	}
+	if err := replay.PrepareOutput(o.outputDir, files...); err != nil {
+		return err
+	}
+	replay.LogBanner(a.log)
+	summary, err := tracefile.Summarize(o.path, a.warn)
+	if err != nil {
+		return named(o.path, err)
+	}
+	if err := replay.CheckLevel(o.path, &summary.Header); err != nil {
+		return err
+	}
+	a.log.Info(fmt.Sprintf("trace replay: file=%s records=%d", o.path, summary.Records))
+
+	opt := replay.Options{
+		Path: o.path, Total: summary.Records, Clock: clock.Real{}, Log: a.log,
+		OutputDir: o.outputDir, CSV: !o.noCSV, JSON: o.json,
+		ConfigJSON: o.config.JSON(), ConfigDigest: o.config.Digest(),
+	}
+	if o.virtualTime {
+		opt.Clock = clock.NewVirtual(summary.Header.WallStartNS)
+	}
+	if o.verbose {
+		opt.Verbose = a.stdout
+	}
+	if !o.quiet {
+		opt.Table = a.stdout
+	}
+	compared := sm.CompareConfig(summary.Header.ConfigJSON, summary.Header.ConfigDigest, o.config)
+	opt.DigestRow, opt.Differences = compared.Row, compared.Differences
+	for _, unknown := range compared.Unknown {
+		a.log.Info("configuration: " + unknown)
+	}
+	if o.jsonlPath != "" {
+		out, err := replay.OpenJSONL(o.jsonlPath, a.stdout)
+		if err != nil {
+			return err
+		}
+		defer closing(out, &err)
+		opt.JSONL = out
+	}
+	src, err := tracefile.Open(o.path, a.warn)
+	if err != nil {
+		return named(o.path, err)
+	}
+	defer closing(src, &err)
+	manager, err := sm.New(o.config, sm.Options{Clock: opt.Clock, Memory: o.memory, Adapters: adapterKinds, Log: a.log})
+	if err != nil {
+		return err
+	}
+	defer closing(manager, &err)
+	opt.Source, opt.Manager = src, replay.StorageManager(manager)
+	result, err := replay.Run(ctx, opt)
+	if err != nil {
+		return err
+	}
+	if n := result.Records.Failed; n > 0 {
+		return fmt.Errorf("%s: %d of %d records failed", o.path, n, result.Records.Total)
+	}
+	return nil
+}
+
+// closing closes c and adds its error to what the command returns.
+func closing(c io.Closer, err *error) { *err = errors.Join(*err, c.Close()) }
