@@ -2,6 +2,8 @@ package lct
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -127,6 +129,9 @@ func TestCodecErrors(t *testing.T) {
 		{finish, dict{"keys", array{}, "later", tagged("torch.dtype", "torch.half")}, ""},
 		{trace.OpUnknown, dict{"anything", tagged("NoSuchTag", 1)}, "trace.codecs: unknown tag 'NoSuchTag'"},
 		{trace.OpUnknown, dict{"keys", 7, "spec", true}, ""},
+		{trace.OpUnknown, dict{"a", tagged("tuple", array{tagged("set", array{1}), dict{"b", okey("a", 1, 0)}})}, ""},
+		{trace.OpUnknown, dict{"a", dict{"__t__", 7, "v", 1}}, "trace.codecs: unknown tag of type int"},
+		{trace.OpUnknown, dict{"a", dict{"__t__", "tuple"}}, "trace.codecs: wrapper without v"},
 		{finish, dict{"keys", array{dict{"__t__", "ObjectKey"}}}, "trace.codecs: wrapper without v"},
 		{finish, dict{"keys", array{tagged("TrimPolicy", "PREFIX")}}, "expected ObjectKey, got TrimPolicy"},
 		{finish, dict{"keys", array{"a"}}, "expected ObjectKey, got str"},
@@ -309,4 +314,53 @@ func TestSalt(t *testing.T) {
 	if a.Keys[0] != a.Keys[2] || a.Keys[0] == a.Keys[1] {
 		t.Errorf("keys %v: want the first and the last equal, and the other not", a.Keys)
 	}
+}
+
+// FuzzRecord checks one frame and decodes its arguments. Properties: no panic;
+// what is accepted is one whole msgpack object, also to msgp; the short way for
+// keys agrees with the long one.
+func FuzzRecord(f *testing.F) {
+	files, err := filepath.Glob("../../testdata/lct-v1/*.lct")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no vectors: %v", err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		r, err := NewReader(data, path, nil)
+		for err == nil && r.Next() {
+			f.Add(data[r.rec.Offset+prefixSize : r.next])
+		}
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		var rec rawRecord
+		if scanRecord(frame, &rec) != nil {
+			return
+		}
+		if rest, err := msgp.Skip(frame); err != nil || len(rest) != 0 {
+			t.Fatalf("accepted, but msgp says %v, %d bytes left", err, len(rest))
+		}
+		var d argsDecoder
+		var a trace.Args
+		for op := range trace.Op(len(trace.Schema()) + 1) {
+			if err := d.decode(op, rec.args, &a); err != nil {
+				continue
+			}
+			if n := len(a.Keys) + len(d.cells) + len(d.flat.keys); n*minKeySize > 2*len(frame) {
+				t.Fatalf("%v: %d keys from %d bytes", op, n, len(frame))
+			}
+		}
+		for i := range rec.args {
+			var short, long kv.ObjectKey
+			after, ok := d.plain(rec.args[i:], &short)
+			if !ok {
+				continue
+			}
+			if rest, err := d.any(rec.args[i:], &long); err != nil || long != short || len(rest) != len(after) {
+				t.Fatalf("key at %d: got %v, %d bytes left; the long way gives %v, %d, %v", i, short, len(after), long, len(rest), err)
+			}
+		}
+	})
 }
