@@ -12,7 +12,8 @@ import (
 )
 
 // AppendHeader appends the frame of a header. Its schema version is taken from
-// h. It fails only for a frame that is longer than a length can say.
+// h, and the values of level_meta are written as text. It fails only for a
+// frame that is longer than a length can say.
 //
 // Source: reference lct-v1.md, section 1.3.
 func AppendHeader(dst []byte, h *trace.Header) ([]byte, error) {
@@ -23,19 +24,19 @@ func AppendHeader(dst []byte, h *trace.Header) ([]byte, error) {
 		n++
 	}
 	dst = msgp.AppendMapHeader(dst, n)
-	dst = appendStr(appendName(dst, "type"), "header")
-	dst = msgp.AppendBytes(appendName(dst, "magic"), []byte(magic))
-	dst = appendInt(appendName(dst, "format_version"), formatVersion)
-	dst = appendStr(appendName(dst, "level"), string(h.Level))
-	dst = appendInt(appendName(dst, "trace_schema_version"), int64(h.SchemaVersion))
-	dst = msgp.AppendFloat64(appendName(dst, "t_mono_start"), float64(h.MonoStartNS)/1e9)
-	dst = msgp.AppendFloat64(appendName(dst, "t_wall_start"), wallSeconds(h.WallStartNS))
-	dst = appendStr(appendName(dst, "sm_config_json"), h.ConfigJSON)
-	dst = appendStr(appendName(dst, "sm_config_digest"), h.ConfigDigest)
+	dst = appendStr(appendStr(dst, "type"), "header")
+	dst = msgp.AppendBytes(appendStr(dst, "magic"), []byte(magic))
+	dst = appendInt(appendStr(dst, "format_version"), formatVersion)
+	dst = appendStr(appendStr(dst, "level"), string(h.Level))
+	dst = appendInt(appendStr(dst, "trace_schema_version"), int64(h.SchemaVersion))
+	dst = msgp.AppendFloat64(appendStr(dst, "t_mono_start"), float64(h.MonoStartNS)/1e9)
+	dst = msgp.AppendFloat64(appendStr(dst, "t_wall_start"), wallSeconds(h.WallStartNS))
+	dst = appendStr(appendStr(dst, "sm_config_json"), h.ConfigJSON)
+	dst = appendStr(appendStr(dst, "sm_config_digest"), h.ConfigDigest)
 	if len(h.LevelMeta) > 0 {
-		dst = msgp.AppendMapHeader(appendName(dst, "level_meta"), uint32(len(h.LevelMeta)))
+		dst = msgp.AppendMapHeader(appendStr(dst, "level_meta"), uint32(len(h.LevelMeta)))
 		for _, m := range h.LevelMeta {
-			dst = appendStr(appendName(dst, m.Key), m.Value)
+			dst = appendStr(appendStr(dst, m.Key), m.Value)
 		}
 	}
 	return closeFrame(dst, start)
@@ -50,11 +51,11 @@ func AppendRecord(dst []byte, era Era, h *trace.Header, rec *trace.Record, a *tr
 	start := len(dst)
 	e := encoder{era: era, b: append(dst, 0, 0, 0, 0)}
 	e.b = msgp.AppendMapHeader(e.b, 5)
-	e.b = appendStr(appendName(e.b, "type"), "record")
-	e.b = msgp.AppendFloat64(appendName(e.b, "t_mono"), monoSeconds(rec.MonoNS, h.MonoStartNS))
-	e.b = msgp.AppendFloat64(appendName(e.b, "t_wall"), wallSeconds(rec.WallNS))
-	e.b = appendStr(appendName(e.b, "qualname"), rec.Qualname)
-	e.b = appendName(e.b, "args")
+	e.b = appendStr(appendStr(e.b, "type"), "record")
+	e.b = msgp.AppendFloat64(appendStr(e.b, "t_mono"), monoSeconds(rec.MonoNS, h.MonoStartNS))
+	e.b = msgp.AppendFloat64(appendStr(e.b, "t_wall"), wallSeconds(rec.WallNS))
+	e.b = appendStr(appendStr(e.b, "qualname"), rec.Qualname)
+	e.b = appendStr(e.b, "args")
 	switch rec.Op {
 	case trace.OpReserveWrite:
 		e.reserveWrite(a)
@@ -88,8 +89,7 @@ func closeFrame(b []byte, start int) ([]byte, error) {
 	return b, nil
 }
 
-func appendName(b []byte, name string) []byte { return msgp.AppendString(b, name) }
-func appendStr(b []byte, v string) []byte     { return msgp.AppendString(b, v) }
+func appendStr(b []byte, v string) []byte { return msgp.AppendString(b, v) }
 
 // appendInt appends an int in its shortest form: unsigned from 0 on.
 func appendInt(b []byte, v int64) []byte {
@@ -113,12 +113,12 @@ func (e *encoder) lose(what Loss, when bool) {
 }
 
 func (e *encoder) fields(n uint32)          { e.b = msgp.AppendMapHeader(e.b, n) }
-func (e *encoder) name(s string)            { e.b = appendName(e.b, s) }
-func (e *encoder) str(name, v string)       { e.b = appendStr(appendName(e.b, name), v) }
-func (e *encoder) int(name string, v int64) { e.b = appendInt(appendName(e.b, name), v) }
-func (e *encoder) bool(name string, v bool) { e.b = msgp.AppendBool(appendName(e.b, name), v) }
+func (e *encoder) name(s string)            { e.b = appendStr(e.b, s) }
+func (e *encoder) str(name, v string)       { e.b = appendStr(appendStr(e.b, name), v) }
+func (e *encoder) int(name string, v int64) { e.b = appendInt(appendStr(e.b, name), v) }
+func (e *encoder) bool(name string, v bool) { e.b = msgp.AppendBool(appendStr(e.b, name), v) }
 func (e *encoder) list(name string, n int) {
-	e.b = msgp.AppendArrayHeader(appendName(e.b, name), uint32(n))
+	e.b = msgp.AppendArrayHeader(appendStr(e.b, name), uint32(n))
 }
 func (e *encoder) member(name, tag, v string) { e.name(name); e.tag(tag); e.b = appendStr(e.b, v) }
 

@@ -74,7 +74,7 @@ func wrapped(b []byte) (tag, payload, rest []byte, err error) {
 			tag = nil
 			if !msgp.IsNil(value) {
 				if tag, _, err = msgp.ReadStringZC(value); err != nil {
-					err = fmt.Errorf("trace.codecs: unknown tag of type %s", kindName(value))
+					err = errBadTag(value)
 				} else if tag == nil {
 					tag = []byte{}
 				}
@@ -92,8 +92,7 @@ func wrapped(b []byte) (tag, payload, rest []byte, err error) {
 	return tag, payload, rest, nil
 }
 
-// codec opens the wrapper of the codec called want; what and rest are as for
-// wrapped.
+// codec opens the wrapper of the codec called want. rest is as for wrapped.
 func codec(b []byte, want string) (payload, rest []byte, err error) {
 	tag, payload, rest, err := wrapped(b)
 	switch {
@@ -165,39 +164,53 @@ func readStr(b []byte) (v, rest []byte, err error) {
 }
 
 // checkTags passes over a value that no argument of ours takes, and fails
-// where upstream's codecs would not know a tag.
+// where upstream's codecs would not know a tag. It looks at every byte once,
+// however deep.
 func checkTags(b []byte) (rest []byte, err error) {
-	var n uint32
 	switch {
 	case isKind(b, kindArray):
-		n, b, err = msgp.ReadArrayHeaderBytes(b)
-	case isKind(b, kindMap):
-		tag, payload, rest, err := wrapped(b)
-		if err != nil {
-			return nil, err
-		}
-		if tag != nil {
-			if !knownTags[string(tag)] {
-				return nil, wrongTag(tag, "")
-			}
-			after, err := checkTags(payload)
-			if rest == nil {
-				rest = after
-			}
-			return rest, err
-		}
-		n, b, err = msgp.ReadMapHeaderBytes(b)
+		n, b, err := msgp.ReadArrayHeaderBytes(b)
 		for i := uint32(0); i < n && err == nil; i++ {
-			if b, err = msgp.Skip(b); err == nil { // keys are taken as they are
-				b, err = checkTags(b)
-			}
+			b, err = checkTags(b)
 		}
 		return b, err
-	default:
+	case !isKind(b, kindMap):
 		return msgp.Skip(b)
 	}
+	n, b, err := msgp.ReadMapHeaderBytes(b)
+	var tag []byte // encoded; nil, or that of nil, for a plain map
+	payload := false
 	for i := uint32(0); i < n && err == nil; i++ {
-		b, err = checkTags(b)
+		var key []byte
+		if key, b, err = mapKey(b); err != nil {
+			break
+		}
+		value := b
+		if b, err = checkTags(b); err != nil {
+			break
+		}
+		switch string(key) {
+		case "__t__":
+			tag = value
+		case "v":
+			payload = true
+		}
 	}
-	return b, err
+	if err != nil || tag == nil || msgp.IsNil(tag) {
+		return b, err
+	}
+	name, _, err := readStr(tag)
+	switch {
+	case err != nil:
+		return nil, errBadTag(tag)
+	case !payload:
+		return nil, errNoPayload
+	case !knownTags[string(name)]:
+		return nil, wrongTag(name, "")
+	}
+	return b, nil
+}
+
+func errBadTag(tag []byte) error {
+	return fmt.Errorf("trace.codecs: unknown tag of type %s", kindName(tag))
 }

@@ -51,10 +51,37 @@ func (d *keyReader) list(dst []kv.ObjectKey, b []byte) (_ []kv.ObjectKey, rest [
 	return dst, b, nil
 }
 
-// plain decodes a key that is encoded as the releases write it, with or
-// without object_group_id. It reports false, having decided nothing, for every
-// other form and for what is wrong.
+// plain decodes a key that is encoded as the releases write it. It reports
+// false, having decided nothing, for every other form and for what is wrong.
 func (d *keyReader) plain(b []byte, k *kv.ObjectKey) (rest []byte, ok bool) {
+	p, ok := splitKey(b)
+	if !ok || len(p.hash) > kv.MaxHash {
+		return nil, false
+	}
+	k.HashLen = uint8(copy(k.Hash[:], p.hash))
+	k.Rank, k.Group = p.rank, p.group
+	if string(p.model) == d.lastModel {
+		k.Scope = d.lastScope
+		return p.rest, true
+	}
+	s, err := d.scope(p.model, nil)
+	k.Scope = s
+	return p.rest, err == nil
+}
+
+// plainKey is what an encoded key is made of; the slices point into it.
+type plainKey struct {
+	hash, model []byte
+	rank        uint64
+	group       uint32
+	rest        []byte // behind the key
+}
+
+// splitKey takes apart a wrapped key that is encoded as the releases write it,
+// with object_group_id or without, and reports whether b begins with one. Keys
+// are nearly all of a file: this is the short way for them, in checking a frame
+// as in decoding it. It does not look into hash and model.
+func splitKey(b []byte) (p plainKey, ok bool) {
 	const (
 		begin3 = "\x82\xa5__t__\xa9ObjectKey\xa1v\x83\xaachunk_hash\xc4"
 		begin4 = "\x82\xa5__t__\xa9ObjectKey\xa1v\x84\xaachunk_hash\xc4"
@@ -63,18 +90,18 @@ func (d *keyReader) plain(b []byte, k *kv.ObjectKey) (rest []byte, ok bool) {
 		group  = "\xafobject_group_id"
 	)
 	if len(b) <= len(begin4) {
-		return nil, false
+		return p, false
 	}
 	grouped := string(b[:len(begin4)]) == begin4
 	if !grouped && string(b[:len(begin3)]) != begin3 {
-		return nil, false
+		return p, false
 	}
 	n := int(b[len(begin4)])
 	b = b[len(begin4)+1:]
-	if n > kv.MaxHash || len(b) < n+len(model)+1 || string(b[n:n+len(model)]) != model {
-		return nil, false
+	if len(b) < n+len(model)+1 || string(b[n:n+len(model)]) != model {
+		return p, false
 	}
-	k.HashLen = uint8(copy(k.Hash[:], b[:n]))
+	p.hash = b[:n]
 	b = b[n+len(model):]
 	switch c := b[0]; {
 	case c&0xe0 == 0xa0:
@@ -82,33 +109,27 @@ func (d *keyReader) plain(b []byte, k *kv.ObjectKey) (rest []byte, ok bool) {
 	case c == 0xd9 && len(b) > 1:
 		n, b = int(b[1]), b[2:]
 	default:
-		return nil, false
+		return p, false
 	}
 	if len(b) < n+len(rank)+1 || string(b[n:n+len(rank)]) != rank {
-		return nil, false
+		return p, false
 	}
-	name := b[:n]
-	b = b[n+len(rank):]
-	if k.Rank, b, ok = plainUint(b); !ok {
-		return nil, false
+	p.model = b[:n]
+	if p.rank, b, ok = plainUint(b[n+len(rank):]); !ok {
+		return p, false
 	}
 	if grouped {
 		if len(b) <= len(group) || string(b[:len(group)]) != group {
-			return nil, false
+			return p, false
 		}
 		var g uint64
-		if g, b, ok = plainUint(b[len(group):]); !ok || g > math.MaxUint32 {
-			return nil, false
+		if g, b, ok = plainUint(b[len(group):]); !ok {
+			return p, false
 		}
-		k.Group = uint32(g)
+		p.group = uint32(g)
 	}
-	if string(name) == d.lastModel {
-		k.Scope = d.lastScope
-		return b, true
-	}
-	s, err := d.scope(name, nil)
-	k.Scope = s
-	return b, err == nil
+	p.rest = b
+	return p, true
 }
 
 // plainUint decodes an int of 0 or more of at most 32 bits.

@@ -137,10 +137,6 @@ func frameSize(b []byte) int { return int(binary.BigEndian.Uint32(b)) }
 // records that were read.
 func (r *Reader) Record() trace.Record { return r.rec }
 
-// Seconds returns the present record's t_mono as the file has it. It may be
-// negative, NaN or infinite.
-func (r *Reader) Seconds() float64 { return r.monoS }
-
 // Args decodes the present record's arguments. The keys and the spec are valid
 // until the next call of Args. An error concerns this record alone; upstream's
 // replay skips such a record.

@@ -162,6 +162,9 @@ func (s *scanner) value(depth int) error {
 			return errDepth
 		}
 		for i := range n {
+			if s.plainKey(depth + 1) {
+				continue
+			}
 			if err := s.value(depth + 1); err != nil {
 				return atIndex(err, i)
 			}
@@ -178,6 +181,20 @@ func (s *scanner) value(depth int) error {
 		return s.badOpcode(at)
 	}
 	return nil
+}
+
+// plainKey passes over an object key, if one comes next in the form that the
+// releases write and nothing is wrong with it.
+func (s *scanner) plainKey(depth int) bool {
+	if s.pos >= len(s.b) || s.b[s.pos] != 0x82 || depth+2 >= maxDepth {
+		return false
+	}
+	p, ok := splitKey(s.b[s.pos:])
+	if !ok || !utf8.Valid(p.model) {
+		return false
+	}
+	s.pos = len(s.b) - len(p.rest)
+	return true
 }
 
 // mapEntries checks the n entries of a map below the top level of args.

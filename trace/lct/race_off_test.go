@@ -1,0 +1,5 @@
+//go:build !race
+
+package lct_test
+
+const raceEnabled = false
