@@ -65,7 +65,7 @@ func (k *keeper) Drops(total uint64) error {
 	return nil
 }
 
-func (k *keeper) Flush() error { k.flushes++; return nil }
+func (k *keeper) Flush()       { k.flushes++ }
 func (k *keeper) Close() error { k.closed++; return nil }
 
 // heapRecorder returns a recorder on the heap, where the race detector sees it.
@@ -397,6 +397,91 @@ func TestOverwrittenRingEndsRecording(t *testing.T) {
 	r.Call(OpFinishWrite, oneKey(1)) // must not hang or panic
 	if err := r.Close(); err == nil || out.closed != 1 {
 		t.Errorf("Close: %v, file closed %d times", err, out.closed)
+	}
+}
+
+// TestCreate records to a file by the mapped ring, from several goroutines.
+func TestCreate(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir, ringDir := t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "t.lct")
+	log, lines := logLines()
+	r, err := Create(path, Options{RingDir: ringDir, RingBytes: 1 << 16, Overflow: OverflowBlock, Log: log,
+		ConfigJSON: strings.Repeat(" ", 200_000) + "{}", Build: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rings, _ := filepath.Glob(filepath.Join(ringDir, "*")); len(rings) != 1 {
+		t.Errorf("ring files %v; want one", rings)
+	} else if b, err := os.ReadFile(rings[0]); err != nil || string(b[:8]) != ringMagic ||
+		!bytes.Contains(b[:ringHeaderBytes], []byte(path)) || ringWord(b, ringAtPID) != uint64(os.Getpid()) {
+		t.Errorf("the ring's header does not say what it is: %v", err)
+	}
+	if _, err := Create(path, Options{RingDir: ringDir}); !errors.Is(err, mmapio.ErrInUse) {
+		t.Errorf("second recorder on one path: %v; want ErrInUse", err)
+	}
+	const producers, calls = 3, 5000
+	var wg sync.WaitGroup
+	for p := range producers {
+		wg.Go(func() {
+			g := newCallGen(uint64(p))
+			for i := range calls {
+				op := Op(1 + i%(int(numOps)-1))
+				r.Call(op, g.call(op))
+			}
+		})
+	}
+	wg.Wait()
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Call(OpFinishWrite, oneKey(1))
+	if got, want := r.Stats(), (Stats{Recorded: producers * calls}); got != want {
+		t.Errorf("stats %+v; want %+v", got, want)
+	}
+	if rings, _ := filepath.Glob(filepath.Join(ringDir, "*")); len(rings) != 0 {
+		t.Errorf("after Close the ring is still there: %v", rings)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !bytes.HasPrefix(b, []byte("LMCTRACE")) || len(b) < 200_000+producers*calls*8 || len(b)%8 != 0 {
+		t.Errorf("file of %d bytes, %v", len(b), err)
+	}
+	want := []string{
+		fmt.Sprintf(`level=INFO msg="trace recorder writing to %s (level=storage)"`, path),
+		fmt.Sprintf(`level=INFO msg="trace recorder closed cleanly: %s"`, path),
+	}
+	if got := lines(); !reflect.DeepEqual(got, want) {
+		t.Errorf("log:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestRingIsUnmappedWithItsRecorder closes recorders while calls are made, and
+// lets the garbage collector unmap what is behind them.
+func TestRingIsUnmappedWithItsRecorder(t *testing.T) {
+	for range 5 {
+		r, err := Create(filepath.Join(t.TempDir(), "t.lct"), Options{RingBytes: 1 << 14})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for p := range 2 {
+			wg.Go(func() {
+				g := newCallGen(uint64(p))
+				for range 2000 {
+					r.Call(OpReserveWrite, g.call(OpReserveWrite)) // after Close too
+				}
+			})
+		}
+		for r.Stats().Recorded == 0 {
+			runtime.Gosched()
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		runtime.GC()
 	}
 }
 
