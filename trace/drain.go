@@ -19,7 +19,7 @@ type frameWriter interface {
 	Drops(total uint64) error
 	// Flush makes the counts in the header current. It is cheap.
 	Flush()
-	// Close seals the file.
+	// Close seals the file and closes it.
 	Close() error
 }
 

@@ -119,7 +119,6 @@ type Recorder struct {
 	path     string
 	log      *slog.Logger
 	shared   *mmapio.Shared // nil in tests on the heap
-	file     *mmapio.Appender
 	closing  sync.Once
 	closeErr error
 }
@@ -144,18 +143,6 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 			err = fmt.Errorf("record a trace: %w", err)
 		}
 	}()
-	head := headSpare + len(opt.ConfigJSON)
-	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: head})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			os.Remove(path)
-		}
-	}()
-
 	dataBytes, ringBytes := ringLayout(opt.RingBytes, ringDefsBytes)
 	name := fmt.Sprintf("lmcache-ring-%d-%08x", os.Getpid(), rand.Uint32())
 	shared, err := mmapio.CreateShared(opt.RingDir, name, int64(ringBytes), int64(ringHeaderBytes+dataBytes))
@@ -168,22 +155,44 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 			shared.Close()
 		}
 	}()
+	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(opt.ConfigJSON)})
+	if err != nil {
+		return nil, err
+	}
 
 	r := newRecorder(shared.Bytes(), dataBytes, func(offset, n int) error {
 		return shared.Allocate(int64(ringHeaderBytes+dataBytes+offset), int64(n))
 	}, opt)
-	r.path, r.shared, r.file = path, shared, file
+	r.path, r.shared = path, shared
 	h := r.header(opt)
 	h.RingPath = shared.Path()
 	r.ring.describe(&h, path)
-	out, err := newWriter(file, &h, writerOptions{BlockBytes: opt.BlockBytes})
+	out, err := newWriter(outputFile{file, r.log}, &h, writerOptions{BlockBytes: opt.BlockBytes})
 	if err != nil {
+		file.Close()
+		os.Remove(path)
 		return nil, err
 	}
 	runtime.AddCleanup(r, func(s *mmapio.Shared) { s.Close() }, shared)
 	r.begin(out, &h)
 	r.log.Info(fmt.Sprintf("trace recorder writing to %s (level=%s)", path, opt.Level))
 	return r, nil
+}
+
+// outputFile is the file that the writer gets. It says in the log when the file's
+// bytes did not reach the disk, as the writer's error alone would not.
+type outputFile struct {
+	*mmapio.Appender
+	log *slog.Logger
+}
+
+// Sync waits until everything that was stored is on the disk.
+func (f outputFile) Sync() error {
+	err := f.Appender.Sync()
+	if err != nil {
+		f.log.Error("trace recorder: fsync failed", "err", err)
+	}
+	return err
 }
 
 // newRecorder makes a recorder whose ring is in mem. It records once begin was
@@ -333,13 +342,6 @@ func (r *Recorder) close() error {
 	r.defs.close()
 	<-r.drain.done
 	err := r.drain.outErr
-	if r.file != nil {
-		if syncErr := r.file.Sync(); syncErr != nil {
-			r.log.Error("trace recorder: fsync failed", "err", syncErr)
-			err = errors.Join(err, syncErr)
-		}
-		err = errors.Join(err, r.file.Close())
-	}
 	if r.shared != nil {
 		// Pages of a ring that nobody needs; a late caller still finds the
 		// header with its closed tail.
