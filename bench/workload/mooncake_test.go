@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/lmcache/lmcache-go/bench/workload"
@@ -135,5 +136,17 @@ func TestChunkSizes(t *testing.T) {
 				t.Errorf("chunks of %d: chunk %d is not part %d of block %d", tc.chunk, i, tc.parts[i], tc.blocks[i])
 			}
 		}
+	}
+}
+
+// The program in docs/workloads.md ends with this digest.
+func TestDocumentedExample(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/workloads.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := take(t, open(t, "mooncake:"+conversation, workload.SourceOptions{}), 4)[3]
+	if last := hex.EncodeToString(r.Hashes[len(r.Hashes)-1][:]); !strings.Contains(string(doc), "prints is `"+last+"`.") {
+		t.Errorf("docs/workloads.md does not give %s", last)
 	}
 }
