@@ -32,7 +32,8 @@ type lines struct {
 	name string
 	file io.Closer
 	in   *bufio.Reader
-	line int // number of the line last given
+	line int  // number of the line last read
+	some bool // a line was given
 	long []byte
 }
 
@@ -72,7 +73,7 @@ func (l *lines) next() ([]byte, error) {
 	for {
 		b, err := l.read()
 		if err == io.EOF && len(b) == 0 {
-			if l.line == 0 {
+			if !l.some {
 				return nil, l.errorf("no requests in the file")
 			}
 			return nil, io.EOF
@@ -82,6 +83,7 @@ func (l *lines) next() ([]byte, error) {
 			return nil, l.fail(gzipCause(err))
 		}
 		if b = bytes.TrimSpace(b); len(b) > 0 {
+			l.some = true
 			return b, nil
 		}
 	}
