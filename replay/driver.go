@@ -228,7 +228,7 @@ func (d *driver) replay(start int64) error {
 			return ErrInterrupted
 		default:
 		}
-		line := recordLine{rec: &rec, lagNS: max(now-due, 0)}
+		line := recordLine{rec: rec, lagNS: max(now-due, 0)}
 		d.lag.add(line.lagNS)
 		switch {
 		case h == nil:
