@@ -215,6 +215,28 @@ func TestPacingIsExact(t *testing.T) {
 	}
 }
 
+// What a call sets going is done before the next record, also one due at the
+// same time.
+func TestVirtualTimeSettlesBetweenRecords(t *testing.T) {
+	src := storageSource()
+	for range 3 {
+		src.add(trace.OpFinishWrite, 5, trace.Args{})
+	}
+	var got []string
+	c := clock.NewVirtual(0)
+	task := c.Go(clock.Never, func(int64) int64 {
+		got = append(got, "step")
+		return clock.Never
+	})
+	m := &manager{onCall: func(trace.Op) { got = append(got, "call"); task.Wake() }}
+	if _, err := replay.Run(t.Context(), replay.Options{Source: src, Manager: m, Clock: c}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"call", "step", "call", "step", "call"}; !slices.Equal(got, want) {
+		t.Errorf("order %v; want %v", got, want)
+	}
+}
+
 func TestRealPacingIsNeverEarly(t *testing.T) {
 	src := storageSource()
 	for i := range 20 {
