@@ -13,7 +13,7 @@ import (
 
 // recordLine is what became of one record.
 type recordLine struct {
-	rec       *trace.Record
+	rec       trace.Record
 	lagNS     int64 // dispatch after its due time
 	latencyNS int64 // of the call, until it failed if it did; 0 for a skipped record
 	ok        bool

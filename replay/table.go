@@ -127,7 +127,12 @@ func lagDigits(ms float64) string { return strconv.FormatFloat(ms, 'f', 3, 64) }
 
 func count(n int64) string { return strconv.FormatInt(n, 10) }
 
-func keys(n int64) string { return count(n) + " keys" }
+func keys(n int64) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return count(n) + " keys"
+}
 
 func amount(n, size int64) string { return keys(n) + ", " + byteSize(size) }
 
