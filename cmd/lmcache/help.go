@@ -46,6 +46,9 @@ func writeHelp(cmd *cobra.Command, _ []string) {
 	var titles []string
 	sections := map[string]*pflag.FlagSet{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
 		title := "Flags"
 		if g := f.Annotations[groupAnnotation]; len(g) > 0 {
 			title = g[0]
@@ -78,6 +81,7 @@ func newHelp(root *cobra.Command) *cobra.Command {
 			if err != nil || len(rest) > 0 {
 				return usagef("no command %s", strings.Join(args, " "))
 			}
+			cmd.InitDefaultHelpFlag()
 			writeHelp(cmd, nil)
 			return nil
 		},

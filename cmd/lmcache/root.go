@@ -118,6 +118,13 @@ func newRoot(a *app) *cobra.Command {
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newTrace(a), newBench(a), newVersion(a))
 	group(root, "command")
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		group(c, "shell")
+		for _, shell := range c.Commands() {
+			shell.Args = func(_ *cobra.Command, args []string) error { return noOperands(args) }
+		}
+	}
 	return root
 }
 
