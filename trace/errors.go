@@ -3,7 +3,6 @@ package trace
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // ErrNotNative says that a file is no trace of the native format.
@@ -42,12 +41,3 @@ func (e *CorruptError) Error() string {
 }
 
 func (e *CorruptError) Unwrap() error { return e.Err }
-
-// quotePath puts path in single quotes as Python's repr does for plain text, the
-// style of LMCache's messages about trace files.
-func quotePath(path string) string {
-	if strings.Contains(path, "'") && !strings.Contains(path, `"`) {
-		return `"` + path + `"`
-	}
-	return "'" + strings.ReplaceAll(path, "'", `\'`) + "'"
-}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 )
 
 // NativeReader reads the records of a native trace file. It implements [Source]
@@ -98,7 +100,7 @@ func (r *NativeReader) readCounters() error {
 }
 
 func (r *NativeReader) named(err error) error {
-	return fmt.Errorf("trace file %s: %w", quotePath(r.path), err)
+	return fmt.Errorf("trace file %s: %w", pyfmt.Repr(r.path), err)
 }
 
 func (r *NativeReader) warnf(format string, args ...any) {

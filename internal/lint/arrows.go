@@ -32,7 +32,7 @@ var arrows = []row{
 	{"mmapio", nil},
 	{"event", nil},
 	{"telemetry", []string{"event"}},
-	{"trace", []string{"mmapio"}},
+	{"trace", []string{"mmapio", "internal/pyfmt"}},
 	{"trace/lct", []string{"trace", "mmapio", "internal/pyfmt"}},
 	{"trace/tracefile", []string{"trace", "trace/lct"}},
 

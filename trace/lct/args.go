@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/tinylib/msgp/msgp"
@@ -148,7 +149,7 @@ func readWriteMode(b []byte) (m kv.WriteMode, rest []byte, err error) {
 			return m, rest, nil
 		}
 	}
-	return 0, nil, fmt.Errorf("unknown mode %s", pyRepr(string(v)))
+	return 0, nil, fmt.Errorf("unknown mode %s", pyfmt.Repr(string(v)))
 }
 
 // readMember reads an enum of Python: a codec whose payload is the name of a
@@ -178,7 +179,7 @@ func readTrimPolicy(b []byte) (p kv.FetchPolicy, rest []byte, err error) {
 	case "SEGMENTED_PREFIX":
 		return kv.FetchSegmentedPrefix, rest, nil
 	}
-	return 0, nil, fmt.Errorf("unknown %s %s", tagTrim, pyRepr(string(name)))
+	return 0, nil, fmt.Errorf("unknown %s %s", tagTrim, pyfmt.Repr(string(name)))
 }
 
 func readPrefetchMode(b []byte) (m kv.LockMode, rest []byte, err error) {
@@ -192,7 +193,7 @@ func readPrefetchMode(b []byte) (m kv.LockMode, rest []byte, err error) {
 	case "WARM":
 		return kv.NoLock, rest, nil
 	}
-	return 0, nil, fmt.Errorf("unknown %s %s", tagMode, pyRepr(string(name)))
+	return 0, nil, fmt.Errorf("unknown %s %s", tagMode, pyfmt.Repr(string(name)))
 }
 
 func readLockMode(b []byte) (m kv.LockMode, rest []byte, err error) {
@@ -206,5 +207,5 @@ func readLockMode(b []byte) (m kv.LockMode, rest []byte, err error) {
 	case "NO_LOCK":
 		return kv.NoLock, rest, nil
 	}
-	return 0, nil, fmt.Errorf("unknown %s %s", tagLock, pyRepr(string(name)))
+	return 0, nil, fmt.Errorf("unknown %s %s", tagLock, pyfmt.Repr(string(name)))
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 )
 
 // Tags of the codecs that upstream ever had, beside tuple.
@@ -108,7 +110,7 @@ func codec(b []byte, want string) (payload, rest []byte, err error) {
 
 func wrongTag(tag []byte, want string) error {
 	if !knownTags[string(tag)] {
-		return fmt.Errorf("trace.codecs: unknown tag %s", pyRepr(string(tag)))
+		return fmt.Errorf("trace.codecs: unknown tag %s", pyfmt.Repr(string(tag)))
 	}
 	return fmt.Errorf("expected %s, got %s", want, tag)
 }

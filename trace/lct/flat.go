@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/tinylib/msgp/msgp"
 )
@@ -118,7 +119,7 @@ func (d *argsDecoder) readGroupLayouts(b []byte) (rest []byte, err error) {
 		}
 		var ok bool
 		if g.group, ok = parseGroup(id); !ok {
-			return nil, fmt.Errorf("bad group id %s", pyRepr(string(id)))
+			return nil, fmt.Errorf("bad group id %s", pyfmt.Repr(string(id)))
 		}
 		g.layout, b, err = d.layouts.read(b)
 		d.flat.byGroup = append(d.flat.byGroup, g)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/tinylib/msgp/msgp"
 )
@@ -39,13 +40,13 @@ func parseHeader(data []byte, path string) (h trace.Header, next int, err error)
 		return h, 0, err
 	}
 	if m := v[hdrMagic].raw; string(m) != magic {
-		return h, 0, fmt.Errorf("trace file %s: bad magic (got %s, expected b'%s')", pyRepr(path), pyReprBytes(m), magic)
+		return h, 0, fmt.Errorf("trace file %s: bad magic (got %s, expected b'%s')", pyfmt.Repr(path), pyReprBytes(m), magic)
 	}
 	if f := v[hdrFormat].num; f.big || f.i != formatVersion {
-		return h, 0, fmt.Errorf("trace file %s: unsupported format_version %v (this build reads 1)", pyRepr(path), f)
+		return h, 0, fmt.Errorf("trace file %s: unsupported format_version %v (this build reads 1)", pyfmt.Repr(path), f)
 	}
 	if s := v[hdrSchema].num; s.big || s.i != 1 && s.i != 2 {
-		return h, 0, fmt.Errorf("trace file %s: unsupported trace_schema_version %v (this build reads 1 and 2)", pyRepr(path), s)
+		return h, 0, fmt.Errorf("trace file %s: unsupported trace_schema_version %v (this build reads 1 and 2)", pyfmt.Repr(path), s)
 	}
 	h = trace.Header{
 		FormatVersion: formatVersion,
@@ -112,11 +113,11 @@ func writePython(w *strings.Builder, b []byte) (rest []byte, err error) {
 		return rest, err
 	case msgp.Float32Type, msgp.Float64Type:
 		v, rest, err := msgp.ReadFloat64Bytes(b)
-		w.WriteString(pyFloat(v))
+		w.WriteString(pyfmt.Float(v))
 		return rest, err
 	case msgp.StrType:
 		v, rest, err := msgp.ReadStringZC(b)
-		w.WriteString(pyRepr(string(v)))
+		w.WriteString(pyfmt.Repr(string(v)))
 		return rest, err
 	case msgp.BinType:
 		v, rest, err := msgp.ReadBytesZC(b)
@@ -150,22 +151,4 @@ func writePython(w *strings.Builder, b []byte) (rest []byte, err error) {
 	}
 	w.WriteString("<ext>")
 	return msgp.Skip(b)
-}
-
-// pyFloat prints f as Python's repr does: the shortest digits that give f back,
-// always recognisable as a float.
-func pyFloat(f float64) string {
-	exp := strconv.FormatFloat(f, 'e', -1, 64)
-	i := strings.IndexByte(exp, 'e')
-	if i < 0 { // nan, inf
-		return strings.ToLower(strings.TrimPrefix(exp, "+"))
-	}
-	if e, _ := strconv.Atoi(exp[i+1:]); e < -4 || e >= 16 {
-		return exp
-	}
-	s := strconv.FormatFloat(f, 'f', -1, 64)
-	if !strings.Contains(s, ".") {
-		s += ".0"
-	}
-	return s
 }

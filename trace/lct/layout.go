@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/tinylib/msgp/msgp"
 )
@@ -106,7 +107,7 @@ func readDTypes(b []byte) (types []kv.DType, rest []byte, err error) {
 		}
 		t, ok := kv.ParseDType(string(name))
 		if !ok {
-			return nil, nil, fmt.Errorf("trace.codecs: unknown torch dtype %s", pyRepr(string(name)))
+			return nil, nil, fmt.Errorf("trace.codecs: unknown torch dtype %s", pyfmt.Repr(string(name)))
 		}
 		types = append(types, t)
 	}

@@ -3,41 +3,8 @@ package lct
 import (
 	"fmt"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
-
-// pyRepr quotes s as Python's repr does: in single quotes, unless it holds a
-// single quote and no double quote. Bytes that are no UTF-8 are shown as the
-// lone surrogates that Python reads them as.
-func pyRepr(s string) string {
-	quote := byte('\'')
-	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
-		quote = '"'
-	}
-	var b strings.Builder
-	b.WriteByte(quote)
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\udc%02x`, s[i])
-		case r < 0x80:
-			writeReprByte(&b, byte(r), quote)
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r < 0x100:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case r < 0x10000:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		}
-		i += n
-	}
-	b.WriteByte(quote)
-	return b.String()
-}
 
 // pyReprBytes quotes p as the repr of a Python bytes object.
 func pyReprBytes(p []byte) string {

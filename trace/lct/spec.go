@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/tinylib/msgp/msgp"
 )
@@ -192,7 +193,7 @@ func readFetchPolicy(b []byte) (p kv.FetchPolicy, rest []byte, err error) {
 	case "full":
 		return kv.FetchFull, rest, nil
 	}
-	return 0, nil, fmt.Errorf("unknown policy %s", pyRepr(string(v)))
+	return 0, nil, fmt.Errorf("unknown policy %s", pyfmt.Repr(string(v)))
 }
 
 var (
@@ -267,5 +268,5 @@ func oneOf(words []string, b []byte) (word string, rest []byte, err error) {
 			return w, rest, nil
 		}
 	}
-	return "", nil, fmt.Errorf("unknown memory tag %s", pyRepr(string(v)))
+	return "", nil, fmt.Errorf("unknown memory tag %s", pyfmt.Repr(string(v)))
 }
