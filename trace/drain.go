@@ -49,12 +49,13 @@ type drain struct {
 	anchorMono, anchorWall int64 // a pair of clock readings
 	nextAnchor             int64 // monotonic time from which on there should be a new one
 	toldDrops              uint64
-	stale                  bool  // the header's counts are older than the frames
-	outErr                 error // the first that was met
-	ended                  bool  // writing has: whatever comes is lost
-	logged, loggedEnd      bool  // a first lost call, and the end of writing, were logged; not all that follow
+	calls                  uint64 // in the file
+	stale                  bool   // the header's counts are older than the frames
+	outErr                 error  // the first that was met
+	ended                  bool   // writing has: whatever comes is lost
+	logged, loggedEnd      bool   // a first lost call, and the end of writing, were logged; not all that follow
 
-	recorded atomic.Uint64 // calls in the file
+	recorded atomic.Uint64 // calls, stored after each batch
 	lost     atomic.Uint64 // calls taken from the ring that could not be written
 
 	done chan struct{} // closed when the goroutine ends
@@ -101,19 +102,20 @@ func (d *drain) batch() (n int, err error) {
 	limit := uint64(min(drainBatchBytes, len(d.in.ring.data)/4))
 	fault := mmapio.Guard(func() {
 		for d.in.unreleased() < limit {
-			f, ok, nextErr := d.in.next()
+			ok, nextErr := d.in.next()
 			if !ok {
 				err = nextErr
 				return
 			}
 			n++
-			d.call(&f)
+			d.call(&d.in.frame)
 		}
 	})
 	if fault != nil {
 		d.lost.Add(1) // the call at which it happened
 		d.failed(fault)
 	}
+	d.recorded.Store(d.calls)
 	return n, err
 }
 
@@ -139,7 +141,7 @@ func (d *drain) call(f *ringFrame) {
 		return
 	}
 	d.stale = true
-	d.recorded.Store(d.recorded.Load() + 1)
+	d.calls++
 }
 
 // tellDrops tells the file of the losses known so far, if there are new ones.

@@ -189,7 +189,7 @@ func hookedTraced(r *Recorder, i int) int {
 
 func drainAll(b *testing.B, c *ringReader) {
 	for {
-		_, ok, err := c.next()
+		ok, err := c.next()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -320,21 +320,26 @@ func (d *ringArgs) layout(id uint64) kv.Layout {
 	return l
 }
 
+// keys reads a key list into the memory of into. It works on copies of the
+// fields, in registers: it is what the drain does for nearly every call.
 func (d *ringArgs) keys(into []kv.ObjectKey) []kv.ObjectKey {
 	head := d.word()
-	n := d.count(head&math.MaxUint32, kv.MaxHash)
-	runs := d.count(head>>32, ringRunBytes)
-	if cap(into) < n {
-		into = make([]kv.ObjectKey, n)
+	total, runs := d.count(head&math.MaxUint32, kv.MaxHash), d.count(head>>32, ringRunBytes)
+	if cap(into) < total {
+		into = make([]kv.ObjectKey, total)
 	}
-	into = into[:n]
-	left := into
+	into = into[:total]
+	left, b := into, d.rest
 	for range runs {
-		size, ids, rank := d.word(), d.word(), d.word()
-		n := d.count(size&math.MaxUint32, kv.MaxHash)
-		hashLen := size >> 32
-		if hashLen > kv.MaxHash || n > len(left) || n == 0 {
-			d.fail("run of %d keys with hashes of %d bytes, %d keys left", n, hashLen, len(left))
+		if len(b) < ringRunBytes {
+			d.fail("cut off in a key list")
+			return into[:0]
+		}
+		size, ids, rank := ringWord(b, 0), ringWord(b, 8), ringWord(b, 16)
+		b = b[ringRunBytes:]
+		n, hashLen := int(size&math.MaxUint32), size>>32
+		if n == 0 || n > len(left) || n > len(b)/kv.MaxHash || hashLen > kv.MaxHash {
+			d.fail("run of %d keys with hashes of %d bytes, where %d keys and %d bytes are left", n, hashLen, len(left), len(b))
 			return into[:0]
 		}
 		scope, err := d.ids.scope(uint32(ids))
@@ -342,21 +347,20 @@ func (d *ringArgs) keys(into []kv.ObjectKey) []kv.ObjectKey {
 			d.fail("%w", err)
 			return into[:0]
 		}
-		hashes := d.rest[:n*kv.MaxHash]
+		group := uint32(ids >> 32)
 		for i := range left[:n] {
 			k := &left[i]
-			k.Hash = [kv.MaxHash]byte(hashes)
-			k.Rank, k.Scope, k.Group, k.HashLen = rank, scope, uint32(ids>>32), uint8(hashLen)
-			hashes = hashes[kv.MaxHash:]
+			k.Hash = [kv.MaxHash]byte(b)
+			k.Rank, k.Scope, k.Group, k.HashLen = rank, scope, group, uint8(hashLen)
+			b = b[kv.MaxHash:]
 		}
-		left, d.rest = left[n:], d.rest[n*kv.MaxHash:]
+		left = left[n:]
 	}
-	if len(left) > 0 && d.err == nil {
+	if d.err != nil || len(left) > 0 {
 		d.fail("%d keys missing", len(left))
-	}
-	if d.err != nil {
 		return into[:0]
 	}
+	d.rest = b
 	return into
 }
 
