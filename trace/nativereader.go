@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -393,9 +392,9 @@ func (r *NativeReader) Skip() bool {
 }
 
 // wholeFrameAfter returns the offset of the next whole frame behind the damaged
-// one at off, -1 if there is none: where its length says, else at the first
-// place whose checksum is right. It hashes at most a few times the file's size,
-// whatever the file looks like.
+// one at off, -1 if there is none: the first place whose checksum is right. The
+// damaged frame's length does not count, it may be what is damaged. At most a
+// few times the file's size is hashed, whatever the file looks like.
 func (r *NativeReader) wholeFrameAfter(off int64) int64 {
 	end := int64(len(r.data))
 	budget := 8*(end-off) + maxPayload
@@ -406,11 +405,6 @@ func (r *NativeReader) wholeFrameAfter(off int64) int64 {
 		}
 		budget -= h.size()
 		return r.hasher.check(r.data[at:at+h.size()]) == nil
-	}
-	if length := binary.LittleEndian.Uint32(r.data[off:]); length > 0 && length <= maxPayload {
-		if at := off + frameSize(int(length)); at+frameHeaderSize <= end && whole(at) {
-			return at
-		}
 	}
 	for at := off + 8; at+frameHeaderSize <= end && budget > 0; at += 8 {
 		switch kind(r.data[at+6]) {

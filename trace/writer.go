@@ -125,7 +125,7 @@ func newWriter(f appendFile, h *Header, opt writerOptions) (*writer, error) {
 		args:     make([]byte, 0, 4096),
 		defs:     make([]byte, frameStart, 1024),
 	}
-	w.Flush()
+	w.flush()
 	return w, nil
 }
 
@@ -136,6 +136,9 @@ func newWriter(f appendFile, h *Header, opt writerOptions) (*writer, error) {
 func (w *writer) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
 	if op == OpUnknown || op >= numOps {
 		return fmt.Errorf("write call %d: unknown operation %d", seq, op)
+	}
+	if w.closed {
+		return errWriterClosed
 	}
 	row := op.Row()
 	if err := checkArgs(row, a); err != nil {
@@ -187,6 +190,9 @@ func (w *writer) Drops(total uint64) error {
 	if total <= w.counters.dropped {
 		return nil
 	}
+	if w.closed {
+		return errWriterClosed
+	}
 	if err := w.room(w.counters.nextSeq); err != nil {
 		return fmt.Errorf("write drop notice: %w", err)
 	}
@@ -213,8 +219,18 @@ func addDropRange(drops []DropRange, r DropRange) []DropRange {
 }
 
 // Flush brings the counters in the file's header up to date. It stores some
-// words to memory and does not wait for a disk.
-func (w *writer) Flush() {
+// words to memory and does not wait for a disk. It fails after Close only.
+func (w *writer) Flush() error {
+	if w.closed {
+		return errWriterClosed
+	}
+	w.flush()
+	return nil
+}
+
+var errWriterClosed = errors.New("trace writer is closed")
+
+func (w *writer) flush() {
 	w.counters.generation++
 	w.counters.end = w.f.Offset()
 	w.counters.put(w.f.Head())
@@ -230,7 +246,7 @@ func (w *writer) Close() error {
 	w.closed = true
 	err := w.seal()
 	if err != nil {
-		w.Flush()
+		w.flush()
 		err = fmt.Errorf("seal trace: %w", err)
 	}
 	return errors.Join(err, w.f.Close())
@@ -246,8 +262,8 @@ func (w *writer) seal() error {
 		return err
 	}
 	w.counters.footer, w.counters.clean = at, true
-	w.Flush()
-	w.Flush() // the other copy
+	w.flush()
+	w.flush() // the other copy
 	return nil
 }
 
