@@ -285,8 +285,11 @@ func (d *driver) skip(line *recordLine, argsErr error) {
 
 var errNoHandler = errors.New("no handler")
 
-// leaveReads leaves the reads that the trace left open.
+// leaveReads leaves the reads that the trace left open, or an interruption.
 func (d *driver) leaveReads() {
+	if d.results.leaving != nil {
+		d.results.leaving.Exit(nil)
+	}
 	d.reads.drain(func(_ []kv.ObjectKey, r Read) { r.Exit(nil) })
 }
 

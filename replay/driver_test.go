@@ -296,6 +296,28 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// An exit that an interruption keeps from being dispatched is made all the same.
+func TestInterruptLeavesReads(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	src := storageSource()
+	k := makeKeys(t, 0, 2)
+	src.add(trace.OpReadPrefetchedEnter, 0, trace.Args{Keys: k})
+	src.add(trace.OpReadPrefetchedEnter, 0, trace.Args{Keys: k[:1]})
+	src.add(trace.OpReadPrefetchedExit, 3_600_000, trace.Args{Keys: k})
+	m := &manager{}
+	m.onCall = func(op trace.Op) {
+		if len(m.calls) == 1 { // the second enter
+			cancel()
+		}
+	}
+	if _, err := replay.Run(ctx, replay.Options{Source: src, Manager: m}); !errors.Is(err, replay.ErrInterrupted) {
+		t.Fatalf("err = %v; want %v", err, replay.ErrInterrupted)
+	}
+	if want := []string{"enter 2", "enter 1", "exit read 0 <nil>", "exit read 1 <nil>"}; !slices.Equal(m.calls, want) {
+		t.Errorf("calls %v; want %v", m.calls, want)
+	}
+}
+
 // A damaged trace ends the replay, after what can be had.
 func TestSourceError(t *testing.T) {
 	src := storageSource()

@@ -71,18 +71,19 @@ var handlers = [...]handler{
 		},
 	},
 	trace.OpReadPrefetchedExit: {
-		prepare: func(d *driver) { d.results.read = d.reads.pop(d.reads.hash(d.args.Keys), d.args.Keys) },
+		prepare: func(d *driver) { d.results.leaving = d.reads.pop(d.reads.hash(d.args.Keys), d.args.Keys) },
 		call: func(d *driver) error {
-			if d.results.read != nil {
-				d.results.read.Exit(nil)
+			if d.results.leaving != nil {
+				d.results.leaving.Exit(nil)
 			}
 			return nil
 		},
 		account: func(d *driver, _ *Outcome) {
-			if d.results.read == nil && d.log.Enabled(d.ctx, slog.LevelWarn) {
+			if d.results.leaving == nil && d.log.Enabled(d.ctx, slog.LevelWarn) {
 				d.log.Warn(fmt.Sprintf("trace replay: read_prefetched_results.__exit__ with no matching __enter__ (keys=%d); ignoring",
 					len(d.args.Keys)))
 			}
+			d.results.leaving = nil
 		},
 	},
 }
@@ -94,6 +95,7 @@ type results struct {
 	handle   sm.PrefetchHandle
 	read     Read
 	keysHash uint64
+	leaving  Read // taken from the queue by an exit that was not yet made
 }
 
 // handlerOf returns the handler of op, nil if there is none.
