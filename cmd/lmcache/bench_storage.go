@@ -135,6 +135,9 @@ func (o *benchOptions) check() error {
 }
 
 func (a *app) benchStorage(ctx context.Context, o benchOptions) error {
+	if o.record.enabled(a) {
+		return errors.New(o.workload + ": no recorder in this build")
+	}
 	return errors.New(o.workload + ": no workload driver in this build")
 }
 

@@ -1,6 +1,12 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lmcache/lmcache-go/trace"
+)
 
 func newTrace(a *app) *cobra.Command {
 	cmd := &cobra.Command{
@@ -16,3 +22,8 @@ LMCache. The first bytes tell them apart; no flag is needed.`,
 
 // warn returns what readers tell about a file that they go on reading.
 func (a *app) warn() func(string) { return func(msg string) { a.log.Warn(msg) } }
+
+// openTrace opens a trace of either format.
+func openTrace(path string, warn func(string)) (trace.Source, error) {
+	return nil, errors.New(path + ": no trace reader in this build")
+}

@@ -100,11 +100,11 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 }
 
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
-	return errors.New(path + ": no trace reader in this build")
-}
-
-// dump prints the records of src.
-func (a *app) dump(ctx context.Context, src trace.Source, o dumpOptions) error {
+	src, err := openTrace(path, a.warn())
+	if err != nil {
+		return err
+	}
+	defer src.Close()
 	w := bufio.NewWriterSize(a.stdout, 64<<10)
 	if err := dumpRecords(ctx, w, src, o); err != nil {
 		return errors.Join(err, w.Flush())
