@@ -5,13 +5,23 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/lmcache/lmcache-go/trace"
 )
 
 const vectors = "../../testdata/lct-v1"
 
 // TestFormats checks which reader gets a file.
 func TestFormats(t *testing.T) {
-	golden := "../testdata/"
+	golden := filepath.Join(t.TempDir(), "native.lct")
+	recorder, err := trace.Create(golden, trace.Options{RingDir: t.TempDir(), Overflow: trace.OverflowBlock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder.Call(trace.OpFinishWrite, new(trace.Args))
+	if err := recorder.Close(); err != nil {
+		t.Fatal(err)
+	}
 	native, err := Open(golden, nil)
 	if err != nil {
 		t.Fatal(err)
