@@ -5,7 +5,6 @@ FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-DEMO      := build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check race fuzz bench golden cover clean
@@ -17,17 +16,7 @@ build: ## build/lmcache, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.linkedVersion=$(VERSION)' -o build/lmcache ./cmd/lmcache
 
 demo: build ## record a workload, inspect it, replay it with a small and a large L1, side by side
-	@rm -rf $(DEMO) && mkdir -p $(DEMO)/small $(DEMO)/large
-	LMCACHE_LOG_LEVEL=WARNING build/lmcache bench storage --workload mooncake:testdata/workloads/conversation_trace.jsonl.gz \
-	  --duration 10m --virtual-time --l1-size-gb 64 --eviction-policy LRU \
-	  --trace-level storage --trace-output $(DEMO)/conversation.lct
-	build/lmcache trace info $(DEMO)/conversation.lct
-	build/lmcache trace dump $(DEMO)/conversation.lct --limit 5
-	LMCACHE_LOG_LEVEL=ERROR build/lmcache trace replay $(DEMO)/conversation.lct --virtual-time \
-	  --l1-size-gb 64 --eviction-policy LRU --json --output-dir $(DEMO)/small > $(DEMO)/small/table.txt
-	LMCACHE_LOG_LEVEL=ERROR build/lmcache trace replay $(DEMO)/conversation.lct --virtual-time \
-	  --l1-size-gb 1024 --eviction-policy LRU --json --output-dir $(DEMO)/large > $(DEMO)/large/table.txt
-	@echo && echo "L1 of 64 GiB and of 1 TiB:" && pr -m -t -w 134 $(DEMO)/small/table.txt $(DEMO)/large/table.txt
+	@scripts/demo
 
 test: ## all tests
 	$(GO) test ./...
