@@ -255,6 +255,30 @@ func TestArenaDeep(t *testing.T) {
 	}
 }
 
+// TestArenaGrowingHoles frees longer and longer holes at random places, so that
+// each is the longest so far when the nodes on its path split, all levels of them.
+func TestArenaGrowingHoles(t *testing.T) {
+	const n, cell = 12000, 1 << 18
+	a, err := newArena(n*cell, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !a.allocBatch(n*cell, 1, make([]int64, 1)) {
+		t.Fatal("does not fit")
+	}
+	for i, at := range rand.New(rand.NewPCG(7, 8)).Perm(n) {
+		a.free(int64(at)*cell, int64(i+1)*16)
+		if i%7 == 0 || i > n-100 {
+			if err := a.check(); err != nil {
+				t.Fatalf("after %d holes: %v", i+1, err)
+			}
+		}
+	}
+	if a.holes.height < 3 {
+		t.Fatalf("tree of height %d; want at least 3", a.holes.height)
+	}
+}
+
 // TestArenaAllOrNothing refuses a batch late, when the sum of the holes is
 // enough but their lengths are not, and expects the same holes afterwards.
 func TestArenaAllOrNothing(t *testing.T) {

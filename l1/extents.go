@@ -163,19 +163,20 @@ func (t *extents) give(start, length int64) bool {
 			t.close(0, t.path[0].id, i, 1)
 		}
 		leaf.length[i-1] += length
+		t.repair(0)
 	case prevEnd == start:
 		leaf.length[i-1] += length
+		t.raise(0, leaf.length[i-1])
 	case next == end:
 		if i == leaf.n {
 			leaf, i = t.nextLeaf(), 0
 		}
 		leaf.start[i] = start
 		leaf.length[i] += length
+		t.raise(0, leaf.length[i])
 	default:
 		t.insert(i, entry{start: start, length: length})
-		return true
 	}
-	t.repair(0)
 	return true
 }
 
@@ -236,12 +237,13 @@ func (t *extents) dropNext() int64 {
 
 // insert adds e as entry i of the leaf of the path, and splits what overflows.
 func (t *extents) insert(i int, e entry) {
+	longest := e.length // e becomes the right half of a split, the extent may be in the left
 	for level := 0; level < t.height; level++ {
 		id := t.path[level].id
 		n := t.node(level, id)
 		if n.n < fan {
 			t.open(level, id, i, e)
-			t.repair(level)
+			t.raise(level, longest)
 			return
 		}
 		// Extents are given in any order, so halves are the right split.
@@ -292,6 +294,21 @@ func (t *extents) repair(level int) {
 		t.root = t.inners.at(id).kids[0]
 		t.height--
 		t.inners.free(id)
+	}
+}
+
+// raise makes the nodes above the changed node of the path at level true again,
+// when all that happened is that an entry came or grew to length. It is repair
+// without a look at the other entries, half of the cost of giving.
+func (t *extents) raise(level int, length int64) {
+	for ; level+1 < t.height; level++ {
+		up := t.path[level+1]
+		first, parent := t.node(level, t.path[level].id).start[0], t.inners.at(up.id)
+		if parent.start[up.i] == first && parent.length[up.i] >= length {
+			return
+		}
+		parent.start[up.i] = first
+		parent.length[up.i] = max(parent.length[up.i], length)
 	}
 }
 
