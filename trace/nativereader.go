@@ -3,6 +3,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 )
@@ -271,10 +272,11 @@ func (r *NativeReader) atEnd(left int64, h *frameHeader) {
 	if r.counted {
 		end = r.counters.end
 	}
+	written := h.length > 0 || left < frameHeaderSize && strings.Trim(string(r.data[r.off:]), "\x00") != ""
 	switch {
 	case size < end:
 		r.warnEnd("truncated at offset %d: the file had %d bytes", size, end)
-	case left < frameHeaderSize && left > 0, h.length > 0:
+	case written:
 		if r.off < end {
 			r.corrupt("length", fmt.Errorf("frame of %d bytes, %d are left", h.size(), left))
 			return
