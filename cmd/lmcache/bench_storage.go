@@ -100,6 +100,7 @@ are recorded.`,
 		if err = record.check(); err != nil {
 			return err
 		}
+		record.note(a)
 		o.memory, o.record = memory.value(), &record
 		return a.benchStorage(cmd.Context(), o)
 	}
@@ -149,7 +150,7 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 		ChunkTokens: o.chunkTokens, SessionsPerHour: o.sessionsPerHour, ArrivalSeed: uint64(o.arrivalSeed),
 	})
 	if err != nil {
-		return named(spec.Path, err)
+		return about(spec.Path, err)
 	}
 	defer closing(work, &err)
 
@@ -175,7 +176,7 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate,
 	})
 	if result == nil {
-		return named(spec.Path, err)
+		return about(spec.Path, err)
 	}
 	if o.json {
 		return errors.Join(err, a.printJSON(result))

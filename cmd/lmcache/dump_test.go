@@ -46,7 +46,7 @@ func everyOp(t *testing.T) *memorySource {
 		t.Fatal(err)
 	}
 	var keys []kv.ObjectKey
-	for _, hash := range []string{"\x01\x02", "\x03\x04", "\x05"} {
+	for _, hash := range []string{"\x01\x02", "\x03\x04", "\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d"} {
 		k, err := kv.NewObjectKey([]byte(hash), scope, 0x02010201, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -84,12 +84,12 @@ func dumpText(t *testing.T, s trace.Source, o dumpOptions) string {
 
 func TestDumpText(t *testing.T) {
 	const key = "meta/m@02010201@3@"
-	want := `      1        0.000000  reserve_write  keys=3[` + key + `0102@tenant … ` + key + `05@tenant]  layout_desc=[2,4]:bfloat16  mode=update
-      2        0.500000  finish_write  keys=3[` + key + `0102@tenant … ` + key + `05@tenant]
+	want := `      1        0.000000  reserve_write  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]  layout_desc=[2,4]:bfloat16  mode=update
+      2        0.500000  finish_write  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
       3        1.000000  submit_prefetch_task  spec={policy=prefix lock=LOCK readers=1 group=3 window=-1 layout=[2,4]:bfloat16 keys=1[` + key + `0102@tenant]}  external_request_id="req <\u00e9>"  skip_l2=true
-      4        1.500000  finish_read_prefetched  keys=3[` + key + `0102@tenant … ` + key + `05@tenant]  read_locks=2
-      5        2.000000  read_prefetched_results.__enter__  keys=3[` + key + `0102@tenant … ` + key + `05@tenant]
-      6        2.500000  read_prefetched_results.__exit__  keys=3[` + key + `0102@tenant … ` + key + `05@tenant]
+      4        1.500000  finish_read_prefetched  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]  read_locks=2
+      5        2.000000  read_prefetched_results.__enter__  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
+      6        2.500000  read_prefetched_results.__exit__  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
       7        3.000000  lmcache.v9.Other.call  (an operation that this build does not know)
       8        3.500000  finish_write  cannot be decoded: trace.codecs: unknown tag 'X'
 `

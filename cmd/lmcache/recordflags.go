@@ -54,7 +54,7 @@ func (f *recordFlags) check() error {
 
 // open starts the recording that the flags ask for; nil if they ask for none.
 func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config) (*trace.Recorder, error) {
-	if !f.enabled(a) {
+	if f.level == "" {
 		return nil, nil
 	}
 	path := f.output
@@ -77,11 +77,10 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config) (*trace.Recor
 	})
 }
 
-// enabled reports whether anything is recorded, and says so if an output is
-// named that nothing will be written to.
-func (f *recordFlags) enabled(a *app) bool {
+// note warns of an output that nothing will be written to: LMCache accepts it,
+// so it is no usage error.
+func (f *recordFlags) note(a *app) {
 	if f.level == "" && f.output != "" {
 		a.log.Warn(fmt.Sprintf("--trace-output %s without --trace-level: nothing is recorded", f.output))
 	}
-	return f.level != ""
 }

@@ -46,14 +46,29 @@ func appendRecordText(b []byte, n int64, rec *trace.Record, a *trace.Args, argsE
 }
 
 func appendKeysText(b []byte, keys []kv.ObjectKey) []byte {
-	b = fmt.Appendf(b, "%d", len(keys))
-	switch len(keys) {
-	case 0:
+	b = strconv.AppendInt(b, int64(len(keys)), 10)
+	if len(keys) == 0 {
 		return b
-	case 1:
-		return fmt.Appendf(b, "[%v]", keys[0])
 	}
-	return fmt.Appendf(b, "[%v … %v]", keys[0], keys[len(keys)-1])
+	b = appendKeyText(append(b, '['), &keys[0])
+	if len(keys) > 1 {
+		b = appendKeyText(append(b, " … "...), &keys[len(keys)-1])
+	}
+	return append(b, ']')
+}
+
+// appendKeyText appends a key in the form of kv.ObjectKey.String, its hash cut
+// to the first 8 bytes.
+func appendKeyText(b []byte, k *kv.ObjectKey) []byte {
+	hash, more := k.ChunkHash(), ""
+	if len(hash) > 8 {
+		hash, more = hash[:8], "…"
+	}
+	b = fmt.Appendf(b, "%s@%08x@%x@%x%s", k.Scope.Model(), k.Rank, k.Group, hash, more)
+	if salt := k.Scope.Salt(); salt != "" {
+		b = append(append(b, '@'), salt...)
+	}
+	return b
 }
 
 func appendSpecText(b []byte, s *kv.PrefetchSpec) []byte {

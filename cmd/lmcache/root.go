@@ -53,14 +53,6 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
-// named makes sure that an error about the file at path says which.
-func named(path string, err error) error {
-	if err == nil || strings.Contains(err.Error(), path) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
 // errReported is the error of a command that has said itself what failed.
 var errReported = errors.New("already reported")
 
@@ -91,6 +83,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "lmcache: "+oneLine(err))
 	}
 	return exitFailed
+}
+
+// about makes err name the file that it is about, where it does not yet.
+func about(path string, err error) error {
+	if err == nil || strings.Contains(err.Error(), path) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 // oneLine describes a failure in one line. That of a file begins with its path.

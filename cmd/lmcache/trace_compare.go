@@ -37,7 +37,7 @@ func (a *app) traceCompare(paths []string, asJSON bool) error {
 		}
 		r, err := replay.ReadResult(path)
 		if err != nil {
-			return named(path, err)
+			return about(path, err)
 		}
 		names = append(names, filepath.Base(filepath.Dir(path)))
 		results = append(results, r)

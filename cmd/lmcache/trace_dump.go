@@ -103,9 +103,9 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	src, err := tracefile.Open(path, a.warn)
 	if err != nil {
-		return named(path, err)
+		return about(path, err)
 	}
-	return errors.Join(a.dump(ctx, src, o), src.Close())
+	return errors.Join(about(path, a.dump(ctx, src, o)), src.Close())
 }
 
 // dump prints the records of src.

@@ -26,7 +26,7 @@ func newTraceInfo(a *app) *cobra.Command {
 func (a *app) traceInfo(path string, asJSON bool) error {
 	s, err := tracefile.Summarize(path, a.warn)
 	if err != nil {
-		return named(path, err)
+		return about(path, err)
 	}
 	if asJSON {
 		return a.printJSON(s.JSON())

@@ -116,7 +116,7 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	replay.LogBanner(a.log)
 	summary, err := tracefile.Summarize(o.path, a.warn)
 	if err != nil {
-		return named(o.path, err)
+		return about(o.path, err)
 	}
 	if err := replay.CheckLevel(o.path, &summary.Header); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	}
 	src, err := tracefile.Open(o.path, a.warn)
 	if err != nil {
-		return named(o.path, err)
+		return about(o.path, err)
 	}
 	defer closing(src, &err)
 	manager, err := sm.New(o.config, sm.Options{Clock: opt.Clock, Memory: o.memory, Adapters: adapterKinds, Log: a.log})

@@ -193,10 +193,11 @@ func appendSource(b []byte, pc uintptr) []byte {
 const module = "github.com/lmcache/lmcache-go/"
 
 // loggerName turns a function such as module/trace/lct.(*Reader).Next into
-// lmcache.trace.lct. Package main and functions of others are lmcache.
+// lmcache.trace.lct. The command and functions of others are lmcache; in a test
+// of the command its package is not called main.
 func loggerName(function string) string {
 	inside, ok := strings.CutPrefix(function, module)
-	if !ok {
+	if !ok || strings.HasPrefix(inside, "cmd/") {
 		return "lmcache"
 	}
 	dir, last := "", inside
