@@ -103,12 +103,11 @@ func openBytes(t testing.TB, data []byte) *NativeReader {
 
 // call is a record with its arguments.
 type call struct {
-	op     Op
-	seq    uint64
-	mono   int64
-	wall   int64
-	args   Args
-	offset int64
+	op   Op
+	seq  uint64
+	mono int64
+	wall int64
+	args Args
 }
 
 func mustScope(model, salt string) kv.Scope {

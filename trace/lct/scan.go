@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 the texts are LMCache's
+
 package lct
 
 import (
