@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/lmcache/lmcache-go/sm"
 )
 
 // obsFlags are the observability flags of a command that runs a storage
@@ -17,6 +19,7 @@ type obsFlags struct {
 	tracing       bool
 	endpoint      string
 	sampleRate    float64
+	extraLogging  bool
 	extraInterval float64
 	unbuilt       []unbuiltFlag
 }
@@ -27,6 +30,10 @@ func (f *obsFlags) define(cmd *cobra.Command) {
 		flags.Bool("disable-observability", false, "no event bus")
 		flags.Bool("disable-metrics", false, "no metrics, no Prometheus port")
 		flags.Bool("disable-logging", false, "no log lines of events")
+	})
+	section(cmd, "Observability", func(flags *pflag.FlagSet) {
+		flags.BoolVar(&f.extraLogging, "enable-extra-logging", false, "log the use of L1 now and then")
+		flags.Var(floatValue{&f.extraInterval}, "extra-logging-interval", "seconds between such lines; one a second at most")
 	})
 	const (
 		noMetrics = "there are no metrics yet"
@@ -45,8 +52,6 @@ func (f *obsFlags) define(cmd *cobra.Command) {
 		{name: "lookup-hash-log-rotation-interval", value: intValue[int]{ptr(21600)}, reason: noHashes},
 		{name: "lookup-hash-log-rotation-max-size", value: intValue[int]{ptr(104857600)}, reason: noHashes},
 		{name: "lookup-hash-log-max-files", value: intValue[int]{ptr(100)}, reason: noHashes},
-		boolUnbuilt("enable-extra-logging", false, "there are no periodic log lines yet"),
-		{name: "extra-logging-interval", value: floatValue{&f.extraInterval}, reason: "there are no periodic log lines yet"},
 		boolUnbuilt("enable-gc-monitor", false, noPython),
 		{name: "gc-monitor-min-pause-ms", value: floatValue{ptr(1.0)}, reason: noPython},
 		{name: "gc-monitor-top-objects", value: intValue[int]{ptr(0)}, reason: noPython},
@@ -65,6 +70,11 @@ func (f *obsFlags) check() error {
 		return usagef("argument --metrics-sample-rate: invalid value: %v (allowed: above 0 and at most 1)", f.sampleRate)
 	}
 	return checkUnbuilt(f.cmd, f.unbuilt)
+}
+
+// apply sets what the flags say of the storage manager's own log lines.
+func (f *obsFlags) apply(c *sm.Config) {
+	c.ExtraLogging, c.ExtraLoggingInterval = f.extraLogging, f.extraInterval
 }
 
 // recordingOnly is a flag that records, given to a command that never does.

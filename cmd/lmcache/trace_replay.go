@@ -77,6 +77,7 @@ none is made early. Prints a table and writes a CSV.`,
 		if err = obs.check(); err != nil {
 			return err
 		}
+		obs.apply(&o.config)
 		if o.outputDir == "" {
 			return usagef("argument --output-dir: invalid value: '' (allowed: a folder)")
 		}
