@@ -98,7 +98,6 @@ are recorded.`,
 		if err = record.check(); err != nil {
 			return err
 		}
-		record.note(a)
 		o.memory, o.record = memory.value(), &record
 		return a.benchStorage(cmd.Context(), o)
 	}
@@ -136,7 +135,7 @@ func (o *benchOptions) check() error {
 }
 
 func (a *app) benchStorage(ctx context.Context, o benchOptions) error {
-	if o.record.level != "" {
+	if o.record.enabled(a) {
 		return errors.New(o.workload + ": no recorder in this build")
 	}
 	return errors.New(o.workload + ": no workload driver in this build")

@@ -49,10 +49,11 @@ func (f *recordFlags) check() error {
 	return nil
 }
 
-// note warns of an output that nothing will be written to: LMCache accepts it,
-// so it is no usage error.
-func (f *recordFlags) note(a *app) {
+// enabled reports whether anything is recorded, and says so if an output is
+// named that nothing will be written to.
+func (f *recordFlags) enabled(a *app) bool {
 	if f.level == "" && f.output != "" {
 		a.log.Warn(fmt.Sprintf("--trace-output %s without --trace-level: nothing is recorded", f.output))
 	}
+	return f.level != ""
 }

@@ -102,12 +102,12 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	src, err := openTrace(path, a.warn())
 	if err != nil {
-		return about(path, err)
+		return err
 	}
 	defer src.Close()
 	w := bufio.NewWriterSize(a.stdout, 64<<10)
 	if err := dumpRecords(ctx, w, src, o); err != nil {
-		return errors.Join(about(path, err), w.Flush())
+		return errors.Join(err, w.Flush())
 	}
 	return w.Flush()
 }
