@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"time"
 )
 
 // Widths of the label column of `trace info`: upstream's up to release 0.5.5,
@@ -16,7 +17,8 @@ const (
 
 // WriteText writes the summary as `trace info` prints it; path is shown as
 // given. The lines are upstream's, byte for byte: those of release 0.5.6 for a
-// header with level_meta, those of earlier releases otherwise.
+// header with level_meta, those of earlier releases otherwise. A native file has
+// a block of its own behind them.
 //
 // Source: reference lct-v1.md, section 5.2.
 func (s *Summary) WriteText(w io.Writer, path string) error {
@@ -55,8 +57,46 @@ func (s *Summary) WriteText(w io.Writer, path string) error {
 	if s.Events != nil {
 		s.Events.writeText(&b)
 	}
+	if h.Native {
+		s.writeRecording(&b)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeRecording says what a native file knows of how it was recorded, and
+// whether anything is missing.
+func (s *Summary) writeRecording(b *strings.Builder) {
+	h := &s.Header
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(b, "    %-*s%s\n", labelWidth-2, label+":", fmt.Sprintf(format, args...))
+	}
+	b.WriteString("  recording:\n")
+	line("recorder", "%s, pid %d on %s", h.Build, h.PID, h.Host)
+	line("started", "%s", time.Unix(0, h.WallStartNS).UTC().Format(time.RFC3339))
+	line("bytes", "%d", s.Bytes)
+	if s.Sealed {
+		line("sealed", "yes")
+	} else {
+		line("sealed", "no (still being written, or the recorder did not end)")
+	}
+	line("completeness", "%s", s.Completeness())
+	if s.Damage != nil {
+		line("damage", "%v", s.Damage)
+	}
+}
+
+// Completeness says in one line whether the recording holds every call that was
+// made: "72003 records, 0 lost".
+func (s *Summary) Completeness() string {
+	text := fmt.Sprintf("%d records, %d lost", s.Records, max(s.Lost, s.Dropped))
+	for i, d := range s.DropRanges {
+		if i == 3 {
+			return fmt.Sprintf("%s, and %d more places", text, len(s.DropRanges)-i)
+		}
+		text += fmt.Sprintf("; %d before call %d, after %.3fs", d.Count, d.NextSeq+uint64(d.Count), float64(d.MonoNS)/1e9)
+	}
+	return text
 }
 
 func writeCounts(b *strings.Builder, indent string, counts []OpCount) {
@@ -126,6 +166,19 @@ func (s *Summary) JSON() any {
 			out.LevelMeta[m.Key] = m.Value
 		}
 	}
+	if h.Native {
+		j := &recordingJSON{
+			Recorder: h.Build, PID: h.PID, Host: h.Host, Bytes: s.Bytes, Blocks: s.Blocks, Sealed: s.Sealed,
+			Lost: max(s.Lost, s.Dropped), DropRanges: []dropRangeJSON{},
+		}
+		for _, d := range s.DropRanges {
+			j.DropRanges = append(j.DropRanges, dropRangeJSON{d.NextSeq, d.Count, d.MonoNS})
+		}
+		if s.Damage != nil {
+			j.Damage = s.Damage.Error()
+		}
+		out.Recording = j
+	}
 	if e := s.Events; e != nil {
 		j := &eventsJSON{
 			Instances: []instanceJSON{}, Batches: []batchJSON{},
@@ -164,6 +217,26 @@ type summaryJSON struct {
 	Records       int64             `json:"total_records"`
 	Ops           map[string]int64  `json:"ops"`
 	Events        *eventsJSON       `json:"events,omitempty"`
+	Recording     *recordingJSON    `json:"recording,omitempty"`
+}
+
+// recordingJSON is what only a native file knows.
+type recordingJSON struct {
+	Recorder   string          `json:"recorder"`
+	PID        int             `json:"pid"`
+	Host       string          `json:"host"`
+	Bytes      int64           `json:"size_bytes"`
+	Blocks     int64           `json:"blocks"`
+	Sealed     bool            `json:"sealed"`
+	Lost       int64           `json:"lost_records"`
+	DropRanges []dropRangeJSON `json:"drop_ranges"`
+	Damage     string          `json:"damage,omitempty"`
+}
+
+type dropRangeJSON struct {
+	NextSeq uint64 `json:"after_calls"`
+	Count   int64  `json:"lost_records"`
+	MonoNS  int64  `json:"t_mono_ns"`
 }
 
 type eventsJSON struct {

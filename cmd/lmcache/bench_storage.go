@@ -100,6 +100,7 @@ are recorded.`,
 		if err = record.check(); err != nil {
 			return err
 		}
+		record.note(a)
 		o.memory, o.record = memory.value(), &record
 		return a.benchStorage(cmd.Context(), o)
 	}

@@ -83,5 +83,4 @@ func (f *recordFlags) note(a *app) {
 	if f.level == "" && f.output != "" {
 		a.log.Warn(fmt.Sprintf("--trace-output %s without --trace-level: nothing is recorded", f.output))
 	}
-	return f.level != ""
 }

@@ -85,6 +85,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// about makes err name the file that it is about, where it does not yet.
+func about(path string, err error) error {
+	if err == nil || strings.Contains(err.Error(), path) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
 // oneLine describes a failure in one line. That of a file begins with its path.
 func oneLine(err error) string {
 	text := err.Error()

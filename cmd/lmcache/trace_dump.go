@@ -103,7 +103,7 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	src, err := tracefile.Open(path, a.warn)
 	if err != nil {
-		return err
+		return about(path, err)
 	}
 	return errors.Join(about(path, a.dump(ctx, src, o)), src.Close())
 }
