@@ -53,19 +53,22 @@ func (s *Scratch) Close() error {
 	return nil
 }
 
-// Real backs objects with memory of their own. Pages are used from the first
-// touch on.
+// Real backs objects with memory of their own.
 type Real struct{ reservation *mmapio.Reservation }
 
-// NewReal reserves size bytes of address space. A size of 0 is a tier in which
-// nothing fits.
-func NewReal(size int64) (*Real, error) {
+// NewReal reserves size bytes of memory. Lazy memory takes a page from the
+// system when it is first touched, other memory takes all of them now. A size of
+// 0 is a tier in which nothing fits.
+func NewReal(size int64, lazy bool) (*Real, error) {
 	if size == 0 {
 		return &Real{}, nil
 	}
 	r, err := mmapio.Reserve(size)
 	if err != nil {
 		return nil, fmt.Errorf("reserve %d bytes for L1: %w", size, err)
+	}
+	if !lazy {
+		r.Populate()
 	}
 	return &Real{r}, nil
 }

@@ -31,6 +31,10 @@ func Reserve(size int64) (*Reservation, error) {
 // Bytes returns the memory, valid until Close.
 func (r *Reservation) Bytes() []byte { return r.mem }
 
+// Populate touches all of the memory, so that no page is missing later. A
+// machine that has not that much kills the process.
+func (r *Reservation) Populate() { populate(r.mem) }
+
 // Release gives the pages that lie wholly in [offset, offset+n) back to the
 // system; they read zero afterwards.
 func (r *Reservation) Release(offset, n int64) error {

@@ -84,7 +84,7 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	}
 	var memory l1.Memory = new(l1.Scratch)
 	if opt.Memory == RealMemory {
-		if memory, err = l1.NewReal(cfg.L1.SizeBytes); err != nil {
+		if memory, err = l1.NewReal(cfg.L1.SizeBytes, cfg.L1.UseLazy); err != nil {
 			return nil, err
 		}
 	}
