@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ func Compare(results []*Result) []Comparison {
 	row("L2 loaded bytes", func(r *Result) string { return byteSize(r.Storage.L2LoadedBytes) })
 	row("Refused reads (keys)", counted(ReadRefusedKeys))
 
-	section("Latency p50 / p99 (ms)")
+	section("Latency p50 / p99 (us)")
 	var names []string
 	for _, r := range results {
 		for _, op := range r.Ops {
@@ -82,7 +83,7 @@ func Compare(results []*Result) []Comparison {
 		row(shortName(name), func(r *Result) string {
 			for _, op := range r.Ops {
 				if op.Qualname == name && op.Count > 0 {
-					return lagDigits(op.P50MS) + " / " + lagDigits(op.P99MS)
+					return fmt.Sprintf("%.1f / %.1f", op.P50MS*1000, op.P99MS*1000)
 				}
 			}
 			return notAvailable
