@@ -7,10 +7,8 @@
 // that an engine's scheduler and workers make, at the times at which they make
 // them, and returns a [Result]. The engine is one goroutine over a queue of
 // timed events, so that the same code runs against the machine's clock and,
-// with a [clock.Virtual], an hour of traffic in seconds, the same each time.
+// with a clock.Virtual, an hour of traffic in seconds, the same each time.
 //
 // What the chunk hashes are, so that another program can compute them, and the
 // distributions of the synthetic chat are in docs/workloads.md.
-//
-// [clock.Virtual]: github.com/lmcache/lmcache-go/internal/clock.Virtual
 package workload

@@ -231,7 +231,16 @@ func TestRunTrouble(t *testing.T) {
 	t.Run("refused call", func(t *testing.T) {
 		w := open(t, "mooncake:"+writeFile(t, "w", []byte(handmade)), workload.SourceOptions{})
 		wrong := errors.New("wrong")
-		res, _, err := run(t, w, timedOptions(t), func(f *fakeManager) { f.reserveErr = wrong })
+		opt := timedOptions(t)
+		opt.Ranks = 2
+		res, _, err := run(t, w, opt, func(f *fakeManager) { // the first worker holds a reservation then
+			f.reserveErr = func(k kv.ObjectKey) error {
+				if k.Rank == kv.PackRank(2, 1, 2, 1) {
+					return wrong
+				}
+				return nil
+			}
+		})
 		if !errors.Is(err, wrong) || !strings.Contains(err.Error(), "mooncake-0") || res == nil || res.Completed != 0 || res.Requests != 2 {
 			t.Errorf("got %+v, %v; want the error, and 2 requests started", res, err)
 		}

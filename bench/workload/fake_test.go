@@ -22,8 +22,8 @@ type fakeManager struct {
 	capacity int           // keys; a reservation that does not fit is out of memory as a whole; 0 is no limit
 	delay    time.Duration // from submit to result; negative: never
 
-	unreadable func(kv.ObjectKey) bool // keys that a read refuses though they were hits
-	reserveErr error
+	unreadable func(kv.ObjectKey) bool  // keys that a read refuses though they were hits
+	reserveErr func(kv.ObjectKey) error // for the first key of a reservation
 
 	resident map[kv.ObjectKey]int // read locks
 	staged   map[kv.ObjectKey]bool
@@ -164,7 +164,9 @@ func (f *fakeManager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode k
 	}
 	f.note("reserve %s", keyList(keys))
 	if f.reserveErr != nil {
-		return nil, f.reserveErr
+		if err := f.reserveErr(keys[0]); err != nil {
+			return nil, err
+		}
 	}
 	results := make([]l1.WriteResult, len(keys))
 	var fresh []int
