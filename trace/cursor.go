@@ -41,6 +41,11 @@ func (c *cursor) uv() uint64 {
 		c.b = c.b[1:]
 		return uint64(v)
 	}
+	if len(c.b) > 1 && c.b[1] < 0x80 {
+		v := uint64(c.b[0]&0x7f) | uint64(c.b[1])<<7
+		c.b = c.b[2:]
+		return v
+	}
 	v, n := binary.Uvarint(c.b)
 	if n <= 0 {
 		if n < 0 {

@@ -10,7 +10,6 @@ import (
 
 // argsDecoder turns the arguments part of a call into Args.
 type argsDecoder struct {
-	data   []byte // the file: hashes are read where they are
 	tables *tables
 	budget int              // keys that this call may still have
 	spare  *kv.PrefetchSpec // memory of a Spec while its Args have none
@@ -190,7 +189,7 @@ func (d *argsDecoder) walk(dst []kv.ObjectKey, pattern []kv.ObjectKey, end uint3
 		take := min(have, count)
 		size := int(r.size)
 		at := r.offset + int64(have-take)*int64(size)
-		hashes := d.data[at : at+int64(take*size)]
+		hashes := d.tables.hashes[at : at+int64(take*size)]
 		part := dst[(count-take)*len(pattern) : count*len(pattern)]
 		if len(pattern) == 1 && size == kv.MaxHash {
 			fillSimple(part, hashes, &pattern[0])

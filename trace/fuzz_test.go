@@ -79,7 +79,7 @@ func FuzzNativeReader(f *testing.F) {
 				break
 			}
 		}
-		if got := 4*len(r.tables.runOf) + 32*len(r.tables.runs); got > 36*len(data)+64 {
+		if got := 4*len(r.tables.runOf) + 32*len(r.tables.runs) + len(r.tables.hashes); got > 37*len(data)+64 {
 			t.Errorf("tables of %d bytes for a file of %d", got, len(data))
 		}
 		s, err := r.Summarize()

@@ -1,9 +1,10 @@
 package trace
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"strings"
+	"io"
 
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 )
@@ -20,7 +21,7 @@ type NativeReader struct {
 	guard func(func()) error
 	warn  func(string)
 
-	data     []byte // file.Bytes()
+	data     []byte // file.Bytes(); touched under guard only
 	header   *Header
 	body     int64
 	counters counters
@@ -34,18 +35,22 @@ type NativeReader struct {
 	tables tables
 	dec    argsDecoder
 
+	// The window is a copy of file bytes [winOff, winOff+len(win)). Frames are
+	// checked and decoded there: what was checked cannot change any more, and
+	// the guard is paid once a window.
+	win    []byte
+	winOff int64
+	buffer []byte // behind win
+
 	// The present record.
 	record  Record
 	op      *opDefinition
-	args    []byte // the arguments part of its payload; in data
+	args    []byte // the arguments part of its payload; in win
 	argsErr error  // why there is none
-
-	// step and decode are r.next and r.decode for guard, bound once.
-	step, decode func()
-	more         bool
-	into         *Args
-	intoErr      error
 }
+
+// windowBytes is the usual size of a reader's window: it fits a core's cache.
+const windowBytes = 128 << 10
 
 var _ Source = (*NativeReader)(nil)
 
@@ -69,8 +74,6 @@ func OpenNative(path string, warn func(string)) (*NativeReader, error) {
 
 func newNativeReader(path string, file nativeFile, guard func(func()) error, warn func(string)) (*NativeReader, error) {
 	r := &NativeReader{path: path, file: file, guard: guard, warn: warn, data: file.Bytes(), warned: -1}
-	r.step = func() { r.more = r.next() }
-	r.decode = func() { r.intoErr = r.decodeArgs(r.into) }
 	var err error
 	fault := guard(func() {
 		if r.header, r.body, err = parseHeader(r.data); err == nil {
@@ -115,15 +118,26 @@ func (r *NativeReader) Header() *Header { return r.header }
 // Next moves to the next record and reports whether there is one. It may be
 // called again after it returned false without an error.
 func (r *NativeReader) Next() bool {
-	if r.err != nil || r.sealed {
+	r.op = nil
+	if r.err != nil {
 		return false
 	}
-	r.more = false
-	if err := r.guard(r.step); err != nil {
-		r.err = r.named(err)
-		return false
+	for !r.sealed {
+		var h frameHeader
+		frame := r.frame(&h)
+		if frame == nil {
+			return false
+		}
+		record, field, err := r.take(&h, frame[frameHeaderSize:frameHeaderSize+int(h.length)])
+		if err != nil {
+			return r.corrupt(field, err)
+		}
+		r.off += h.size()
+		if record {
+			return true
+		}
 	}
-	return r.more
+	return false
 }
 
 // Record returns the present record.
@@ -133,12 +147,8 @@ func (r *NativeReader) Record() Record { return r.record }
 // ErrUndefined if a definition was lost to damage that [NativeReader.Skip]
 // passed over.
 func (r *NativeReader) Args(a *Args) error {
-	r.into = a
-	if err := r.guard(r.decode); err != nil {
-		return r.named(err)
-	}
-	if r.intoErr != nil {
-		return r.named(&CorruptError{r.record.Offset, "args", r.intoErr})
+	if err := r.decodeArgs(a); err != nil {
+		return r.named(&CorruptError{r.record.Offset, "args", err})
 	}
 	return nil
 }
@@ -150,7 +160,7 @@ func (r *NativeReader) decodeArgs(a *Args) error {
 	if r.argsErr != nil {
 		return r.argsErr
 	}
-	r.dec.data, r.dec.tables = r.data, &r.tables
+	r.dec.tables = &r.tables
 	c := cursor{b: r.args}
 	return r.dec.decode(&c, r.op, a)
 }
@@ -167,7 +177,7 @@ func (r *NativeReader) Offset() int64 { return r.off }
 
 // Close releases the file. It may be called twice.
 func (r *NativeReader) Close() error {
-	r.data, r.args, r.op = nil, nil, nil
+	r.data, r.win, r.args, r.op = nil, nil, nil, nil
 	if r.err == nil {
 		r.err = errClosed
 	}
@@ -176,80 +186,113 @@ func (r *NativeReader) Close() error {
 
 var errClosed = errors.New("trace reader is closed")
 
-// next is Next under the guard.
-func (r *NativeReader) next() bool {
-	r.op = nil
-	for {
-		var h frameHeader
-		frame := r.frame(&h)
-		if frame == nil {
-			return false
+// take takes in the frame at r.off. It reports whether it is a record, or which
+// field is damaged.
+func (r *NativeReader) take(h *frameHeader, payload []byte) (record bool, field string, err error) {
+	if h.kind != kindBlock && h.block() != r.tables.start.number&15 && (r.tables.valid || h.kind != kindFooter) {
+		if r.tables.lost == 0 {
+			return false, "block", fmt.Errorf("frame of block %d (mod 16) in block %d", h.block(), r.tables.start.number)
 		}
-		payload := frame[frameHeaderSize : frameHeaderSize+int(h.length)]
-		at := r.off
-		if h.kind != kindBlock && h.block() != r.tables.start.number&15 && (r.tables.valid || h.kind != kindFooter) {
-			if r.tables.lost == 0 {
-				return r.corrupt("block", fmt.Errorf("frame of block %d (mod 16) in block %d", h.block(), r.tables.start.number))
-			}
-			r.tables.valid = false
-		}
-		record := false
-		var field string
-		var err error
-		switch h.kind {
-		case kindBlock:
-			field, err = "block", r.block(&h, payload)
-		case kindOp, kindScope, kindLayout, kindPattern:
-			field, err = "definition", r.define(&h, payload)
-		case kindCall:
-			field = "nodes"
-			record, err = r.call(&h, payload)
-		case kindFooter:
-			r.sealed = true
-		}
-		if err != nil {
-			return r.corrupt(field, err)
-		}
-		r.off = at + h.size()
-		if record {
-			return true
-		}
-		if r.sealed {
-			return false
-		}
+		r.tables.valid = false
 	}
+	switch h.kind {
+	case kindBlock:
+		return false, "block", r.block(h, payload)
+	case kindOp, kindScope, kindLayout, kindPattern:
+		return false, "definition", r.define(h, payload)
+	case kindCall:
+		record, err = r.call(h, payload)
+		return record, "nodes", err
+	case kindFooter:
+		r.sealed = true
+	}
+	return false, "", nil
 }
 
 // frame returns the whole frame at r.off after checking it, nil at the end and
-// at damage.
+// at damage. Its bytes are valid until the next call; the header's are not.
+//
+// What is not in the window, or not whole in it, is looked at once more in the
+// file before it counts: the recorder may have gone on.
 func (r *NativeReader) frame(h *frameHeader) []byte {
-	for remapped := false; ; remapped = true {
-		left := int64(len(r.data)) - r.off
+	for fresh := false; ; fresh = true {
+		left := r.winOff + int64(len(r.win)) - r.off
 		if left >= frameHeaderSize {
-			h.parse(r.data[r.off:])
-			if h.length > maxPayload || r.counters.clean && h.length > 0 && r.off+h.size() > r.counters.end {
+			at := r.off - r.winOff
+			h.parse(r.win[at:])
+			inBounds := h.length <= maxPayload && !(r.counters.clean && r.off+h.size() > r.counters.end)
+			if h.length > 0 && inBounds && left >= h.size() {
+				frame := r.win[at : at+h.size()]
+				err := checkInPlace(h, frame)
+				if err == nil {
+					return frame
+				}
+				if fresh {
+					r.corrupt("checksum", err)
+					return nil
+				}
+			} else if fresh && h.length > 0 && !inBounds {
 				r.corrupt("length", fmt.Errorf("%d bytes", h.length))
 				return nil
 			}
-			if h.length > 0 && left >= h.size() {
-				break
-			}
 		}
-		if remapped {
+		if fresh {
 			r.atEnd(left, h)
 			return nil
 		}
-		if err := r.remap(); err != nil {
+		if err := r.load(); err != nil {
 			r.err = r.named(err)
 			return nil
 		}
 	}
-	frame := r.data[r.off : r.off+h.size()]
-	if err := r.hasher.check(frame); err != nil {
-		r.corrupt("checksum", err)
-		return nil
+}
+
+// load fills the window from r.off on, with one frame at least if it is whole,
+// and takes in what was written to the file since.
+func (r *NativeReader) load() error {
+	r.win = nil
+	size := int64(windowBytes)
+	for range 2 {
+		var need int64
+		var err error
+		fault := r.guard(func() { need, err = r.copyWindow(size) })
+		if fault != nil || err != nil {
+			return errors.Join(fault, err)
+		}
+		if need <= int64(len(r.win)) {
+			break
+		}
+		size = need
 	}
-	return frame
+	return nil
+}
+
+// copyWindow copies up to size bytes from r.off on, and returns how many the
+// frame there needs. Where that is more than the file has it asks for the file
+// as it is now.
+func (r *NativeReader) copyWindow(size int64) (need int64, err error) {
+	need = frameHeaderSize
+	left := int64(len(r.data)) - r.off
+	var h frameHeader
+	if left >= frameHeaderSize {
+		h.parse(r.data[r.off:])
+		if h.length > 0 && h.length <= maxPayload {
+			need = h.size()
+		}
+	}
+	if left < need || h.length == 0 {
+		if err := r.remap(); err != nil {
+			return 0, err
+		}
+		left = int64(len(r.data)) - r.off
+	}
+	size = max(min(size, left), 0)
+	if int64(cap(r.buffer)) < size {
+		r.buffer = make([]byte, size)
+	}
+	r.win, r.winOff = r.buffer[:size], r.off
+	copy(r.win, r.data[r.off:])
+	return min(need, left), nil
 }
 
 // remap takes in what was written to the file since.
@@ -258,8 +301,8 @@ func (r *NativeReader) remap() error {
 		return err
 	}
 	r.data = r.file.Bytes()
-	if int64(len(r.data)) < r.body {
-		return fmt.Errorf("%w: file has %d bytes", ErrTruncatedHeader, len(r.data))
+	if int64(len(r.data)) < r.off {
+		return fmt.Errorf("%w: file has %d bytes, was read up to %d", io.ErrUnexpectedEOF, len(r.data), r.off)
 	}
 	_ = r.readCounters() // older ones will do
 	return nil
@@ -272,7 +315,7 @@ func (r *NativeReader) atEnd(left int64, h *frameHeader) {
 	if r.counted {
 		end = r.counters.end
 	}
-	written := h.length > 0 || left < frameHeaderSize && strings.Trim(string(r.data[r.off:]), "\x00") != ""
+	written := h.length > 0 || left < frameHeaderSize && len(bytes.Trim(r.win, "\x00")) > 0
 	switch {
 	case size < end:
 		r.warnEnd("truncated at offset %d: the file had %d bytes", size, end)
@@ -352,7 +395,7 @@ func (r *NativeReader) call(h *frameHeader, payload []byte) (record bool, err er
 			c.str()
 		}
 		if h.flags&flagNodes != 0 && c.err == nil {
-			if err := r.tables.addNodes(&c, r.off+frameHeaderSize+int64(len(payload))); err != nil {
+			if err := r.tables.addNodes(&c); err != nil {
 				return false, err
 			}
 		}
@@ -361,7 +404,7 @@ func (r *NativeReader) call(h *frameHeader, payload []byte) (record bool, err er
 		return false, c.err
 	}
 	r.args = c.b
-	op := r.tables.ops[h.op]
+	op := r.tables.op(h.op)
 	if op == nil {
 		r.warnf("skipping a call at offset %d: operation %d: %v", r.off, h.op, ErrUndefined)
 		return false, nil

@@ -52,7 +52,7 @@ type discard struct{}
 
 func (discard) Call(Op, uint64, int64, int64, *Args) error { return nil }
 func (discard) Drops(uint64) error                         { return nil }
-func (discard) Flush() error                               { return nil }
+func (discard) Flush()                                     {}
 func (discard) Close() error                               { return nil }
 
 // inBursts calls call in as many goroutines, n times in all, in bursts of half

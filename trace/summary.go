@@ -32,6 +32,9 @@ func (r *NativeReader) Summarize() (*Summary, error) {
 	if err := r.guard(func() { scan.run(r) }); err != nil {
 		return nil, r.named(err)
 	}
+	if scan.damage == nil && !scan.sealed {
+		scan.damage = r.tail(scan.end)
+	}
 	scan.summarize(s)
 	if scan.damage != nil {
 		s.Damage = r.named(scan.damage)
@@ -148,15 +151,13 @@ func (s *preScan) run(r *NativeReader) {
 		off = next
 	}
 	s.end = off
-	if s.damage == nil && !s.sealed {
-		s.damage = r.tail(off)
-	}
 }
 
 // tail asks the reader's rules what it means that there is no frame at off.
 func (r *NativeReader) tail(off int64) *CorruptError {
 	probe := *r
 	probe.off, probe.err, probe.warned = off, nil, -1
+	probe.win, probe.winOff, probe.buffer = nil, off, nil
 	var h frameHeader
 	probe.frame(&h)
 	var damage *CorruptError

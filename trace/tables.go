@@ -7,18 +7,20 @@ import (
 	"github.com/lmcache/lmcache-go/kv"
 )
 
-// tables hold what the block that a reader is in has defined so far. Hashes stay
-// in the file; a node costs four bytes here, a run of them 32.
+// tables hold what the block that a reader is in has defined so far. A node
+// costs its hash and four bytes here, a run of them 32.
 type tables struct {
 	valid bool // the block's start was read
 	start blockStart
 
-	ops      map[uint16]*opDefinition // nil entry never
+	opsLow   [64]*opDefinition        // by id; nil where not defined
+	ops      map[uint16]*opDefinition // those from 64 on
 	scopes   []scopeDefinition        // index = id; 0 is the zero scope
 	layouts  []layoutDefinition       // likewise
 	patterns [][]kv.ObjectKey         // index = id; keys without a hash; nil where lost
 	runs     []nodeRun                // 0 is no run
 	runOf    []uint32                 // index = node; 0 where lost, and for node 0
+	hashes   []byte                   // of all nodes
 
 	// lost is how many bytes of the block a reader skipped as damaged: at most
 	// as many nodes and definitions can be missing. 0 in a sound file.
@@ -50,7 +52,7 @@ type layoutDefinition struct {
 }
 
 type nodeRun struct {
-	offset int64 // of the hash of first, from the start of the file
+	offset int64 // of the hash of first, in hashes
 	parent uint32
 	first  uint32
 	size   uint8
@@ -58,10 +60,7 @@ type nodeRun struct {
 
 // reset begins the block that start describes.
 func (t *tables) reset(start blockStart) {
-	if t.ops == nil {
-		t.ops = map[uint16]*opDefinition{}
-	}
-	clear(t.ops)
+	t.opsLow, t.ops = [64]*opDefinition{}, nil
 	t.valid, t.start, t.lost = true, start, 0
 	t.scopes = append(t.scopes[:0], scopeDefinition{})
 	t.layouts = append(t.layouts[:0], layoutDefinition{})
@@ -69,6 +68,15 @@ func (t *tables) reset(start blockStart) {
 	t.patterns = append(t.patterns[:0], nil)
 	t.runs = append(t.runs[:0], nodeRun{})
 	t.runOf = append(t.runOf[:0], 0)
+	t.hashes = t.hashes[:0]
+}
+
+// op returns the definition of an operation, nil if there is none.
+func (t *tables) op(id uint16) *opDefinition {
+	if int(id) < len(t.opsLow) {
+		return t.opsLow[id]
+	}
+	return t.ops[id]
 }
 
 // define takes in a definition frame.
@@ -116,7 +124,7 @@ func define[V any](t *tables, list *[]V, id uint64, missing V, parse func() V, c
 }
 
 func (t *tables) defineOp(id uint16, c *cursor) error {
-	if t.ops[id] != nil {
+	if t.op(id) != nil {
 		return fmt.Errorf("operation %d is defined twice", id)
 	}
 	d := &opDefinition{qualname: string(c.str())}
@@ -133,6 +141,13 @@ func (t *tables) defineOp(id uint16, c *cursor) error {
 	}
 	if d.op = ParseOp(d.qualname); d.op != OpUnknown {
 		d.qualname = d.op.String() // one string for all blocks
+	}
+	if int(id) < len(t.opsLow) {
+		t.opsLow[id] = d
+		return nil
+	}
+	if t.ops == nil {
+		t.ops = map[uint16]*opDefinition{}
 	}
 	t.ops[id] = d
 	return nil
@@ -189,18 +204,17 @@ func (t *tables) parsePattern(c *cursor) []kv.ObjectKey {
 	return p
 }
 
-// addNodes takes in the nodes part of a call, all of it or nothing. The payload
-// that c is in ends at offset end of the file.
-func (t *tables) addNodes(c *cursor, end int64) error {
-	nodes, runs := len(t.runOf), len(t.runs)
-	err := t.parseNodes(c, end)
+// addNodes takes in the nodes part of a call, all of it or nothing.
+func (t *tables) addNodes(c *cursor) error {
+	nodes, runs, hashes := len(t.runOf), len(t.runs), len(t.hashes)
+	err := t.parseNodes(c)
 	if err != nil {
-		t.runOf, t.runs = t.runOf[:nodes], t.runs[:runs]
+		t.runOf, t.runs, t.hashes = t.runOf[:nodes], t.runs[:runs], t.hashes[:hashes]
 	}
 	return err
 }
 
-func (t *tables) parseNodes(c *cursor, end int64) error {
+func (t *tables) parseNodes(c *cursor) error {
 	first := c.uv()
 	if c.err != nil {
 		return c.err
@@ -228,8 +242,9 @@ func (t *tables) parseNodes(c *cursor, end int64) error {
 		if parent >= next {
 			return fmt.Errorf("node %d has parent %d", next, parent)
 		}
-		at := end - int64(len(c.b))
-		if c.bytes(n * size); c.err != nil {
+		at := int64(len(t.hashes))
+		t.hashes = append(t.hashes, c.bytes(n*size)...)
+		if c.err != nil {
 			return c.err
 		}
 		if next+n > 1<<32-1 {

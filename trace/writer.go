@@ -219,13 +219,11 @@ func addDropRange(drops []DropRange, r DropRange) []DropRange {
 }
 
 // Flush brings the counters in the file's header up to date. It stores some
-// words to memory and does not wait for a disk. It fails after Close only.
-func (w *writer) Flush() error {
-	if w.closed {
-		return errWriterClosed
+// words to memory and does not wait for a disk. After Close it does nothing.
+func (w *writer) Flush() {
+	if !w.closed {
+		w.flush()
 	}
-	w.flush()
-	return nil
 }
 
 var errWriterClosed = errors.New("trace writer is closed")
