@@ -172,7 +172,7 @@ func (s *Summary) JSON() any {
 			Lost: max(s.Lost, s.Dropped), DropRanges: []dropRangeJSON{},
 		}
 		for _, d := range s.DropRanges {
-			j.DropRanges = append(j.DropRanges, dropRangeJSON{d.NextSeq, d.Count, d.MonoNS})
+			j.DropRanges = append(j.DropRanges, dropRangeJSON(d))
 		}
 		if s.Damage != nil {
 			j.Damage = s.Damage.Error()
