@@ -32,14 +32,24 @@ type storeID struct {
 }
 
 type storeTask struct {
-	keys  []kv.ObjectKey // each holds a read lock until the task is done
+	held  []int // indices in group.keys; each key holds a read lock until the task is done
 	group *storeGroup
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
 type storeGroup struct {
-	running int                       // tasks that have not completed
-	stored  map[kv.ObjectKey]struct{} // in at least one store
+	keys    []kv.ObjectKey
+	running int       // tasks that have not completed
+	stored  kv.Bitmap // of keys: in at least one store
+}
+
+// keys returns the keys of the task.
+func (t *storeTask) keys() []kv.ObjectKey {
+	keys := make([]kv.ObjectKey, len(t.held))
+	for i, k := range t.held {
+		keys[i] = t.group.keys[k]
+	}
+	return keys
 }
 
 func (c *storeController) start() {
@@ -101,21 +111,22 @@ func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
 }
 
 func (c *storeController) submit(keys []kv.ObjectKey) {
-	g := &storeGroup{stored: map[kv.ObjectKey]struct{}{}}
+	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
 	for i, a := range c.m.adapters {
+		t := &storeTask{group: g}
 		locked := c.m.l1.LockResident(keys, 1)
-		held := make([]kv.ObjectKey, 0, len(keys))
-		for j := range keys {
-			if locked.Test(j) { // else it was evicted before its turn
-				held = append(held, keys[j])
+		for k := range keys {
+			if locked.Test(k) { // else it was evicted before its turn
+				t.held = append(t.held, k)
 			}
 		}
-		c.codes, c.views = c.m.l1.Read(c.codes[:0], c.views[:0], held)
-		if len(held) == 0 {
+		if len(t.held) == 0 {
 			continue
 		}
+		held := t.keys()
+		c.codes, c.views = c.m.l1.Read(c.codes[:0], c.views[:0], held)
 		g.running++
-		c.inFlight[storeID{i, a.SubmitStore(objects(held, c.views))}] = &storeTask{held, g}
+		c.inFlight[storeID{i, a.SubmitStore(objects(held, c.views))}] = t
 	}
 }
 
@@ -128,12 +139,13 @@ func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
 }
 
 func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
-	c.m.unlock(t.keys, 1)
+	g := t.group
+	c.m.unlock(t.keys(), 1)
 	if res.Err != nil {
-		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.keys), "error", res.Err)
+		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
 	} else {
-		for _, k := range t.keys {
-			t.group.stored[k] = struct{}{}
+		for _, k := range t.held {
+			g.stored.Set(k)
 		}
 		c.m.count(func(s *Stats) {
 			s.L2StoredKeys += int64(res.Keys)
@@ -142,18 +154,14 @@ func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResul
 	}
 	// skip_l1 deletes when the last store is done: before, the others' read
 	// locks would refuse it, and the object would stay if the last one failed.
-	if t.group.running--; t.group.running == 0 && c.m.cfg.StorePolicy == StoreSkipL1 {
-		keys := make([]kv.ObjectKey, 0, len(t.group.stored))
-		for _, k := range t.keys {
-			if _, ok := t.group.stored[k]; ok {
-				keys = append(keys, k)
-				delete(t.group.stored, k)
+	if g.running--; g.running == 0 && c.m.cfg.StorePolicy == StoreSkipL1 {
+		var stored []kv.ObjectKey
+		for k := range g.keys {
+			if g.stored.Test(k) {
+				stored = append(stored, g.keys[k])
 			}
 		}
-		for k := range t.group.stored { // in a store that did not hold them at the last task's start
-			keys = append(keys, k)
-		}
-		c.m.l1.Delete(nil, keys, false)
+		c.m.l1.Delete(nil, stored, false)
 	}
 }
 
@@ -162,6 +170,6 @@ func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
 		delete(c.inFlight, id)
-		c.m.unlock(t.keys, 1)
+		c.m.unlock(t.keys(), 1)
 	}
 }
