@@ -43,9 +43,9 @@ func TestWriteComparison(t *testing.T) {
 func TestReadResultRefuses(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{`{"result_version": 2}`, "result_version 2, this build reads 1"},
-		{`{}`, "result_version 0, this build reads 1"},
+		{`{}`, "not the result of a replay: it has no result_version"},
 		{`{"result_version": 1, "outcome": {"frobs": 1}}`, `unknown count "frobs"`},
-		{`{"result_version": 1`, "unexpected end of JSON input"},
+		{`{"result_version": 1`, "not the result of a replay: unexpected end of JSON input"},
 	} {
 		path := filepath.Join(t.TempDir(), "r.json")
 		if err := os.WriteFile(path, []byte(tt.text), 0o666); err != nil {

@@ -19,10 +19,13 @@ func PrepareOutput(dir string, files ...string) error {
 		dir = "."
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("create output folder: %w", err)
+		return fmt.Errorf("create output folder %s: %w", dir, err)
 	}
 	for _, name := range files {
 		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			continue // a pipe's reader would see it opened and closed
+		}
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err == nil {
 			err = f.Close()

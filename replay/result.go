@@ -77,7 +77,10 @@ func ReadResult(path string) (*Result, error) {
 	}
 	var r Result
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: not the result of a replay: %w", path, err)
+	}
+	if r.ResultVersion == 0 {
+		return nil, fmt.Errorf("%s: not the result of a replay: it has no result_version", path)
 	}
 	if r.ResultVersion != ResultVersion {
 		return nil, fmt.Errorf("%s: result_version %d, this build reads %d", path, r.ResultVersion, ResultVersion)

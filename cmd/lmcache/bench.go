@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "bench",
+		Use:   "bench COMMAND",
 		Short: "Put load on a storage manager",
 	}
 	cmd.AddCommand(newBenchStorage(a))

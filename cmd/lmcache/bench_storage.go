@@ -52,16 +52,16 @@ func newBenchStorage(a *app) *cobra.Command {
 		memory memoryFlag
 	)
 	cmd := &cobra.Command{
-		Use:   "storage --workload SPEC --l1-size-gb GB --eviction-policy NAME",
+		Use:   "storage --workload SPEC --l1-size-gb GB --eviction-policy NAME [flags]",
 		Short: "Run a workload against a storage manager in this process",
 		Long: `Run a workload against a storage manager in this process, with the calls that an
 inference engine makes for each request. With --trace-level storage the calls
 are recorded.`,
 	}
 	section(cmd, "Workload", func(flags *pflag.FlagSet) {
-		flags.Var(workloadValue{&o.workload}, "workload", "mooncake:FILE or agentic:FILE, gzip or plain, or chat:SEED; required")
+		flags.Var(workloadValue{&o.workload}, "workload", "mooncake:FILE or agentic:FILE, plain or gzip, or chat:SEED; required")
 		flags.Var(floatValue{&o.speed}, "speed", "how much faster than recorded time runs")
-		flags.Var(intValue[int]{&o.requests}, "requests", "stop after so many requests (default all)")
+		flags.Var(countValue[int]{&o.requests}, "requests", "stop after so many requests (default all)")
 		flags.Var(durationValue{&o.duration}, "duration", "leave out what arrives later than this, as 10m or in seconds (default all)")
 		flags.BoolVar(&o.virtualTime, "virtual-time", false, "run on a simulated clock: the same calls at the same times, without waiting")
 		flags.Var(floatValue{&o.sessionsPerHour}, "sessions-per-hour", "agentic: rate at which sessions start")
@@ -116,8 +116,6 @@ func (o *benchOptions) check() error {
 	switch {
 	case !(o.speed > 0) || math.IsInf(o.speed, 1):
 		return invalid("speed", o.speed, "above 0")
-	case o.requests < 0:
-		return invalid("requests", o.requests, "0 or more")
 	case kind == "chat" && o.requests == 0 && o.duration == 0:
 		return usagef("a chat workload has no end: --requests or --duration is required")
 	case !(o.sessionsPerHour >= 1e-3 && o.sessionsPerHour <= 1e9):
@@ -130,6 +128,9 @@ func (o *benchOptions) check() error {
 		return invalid("ranks", o.ranks, "1 to 255")
 	case !(o.prefillRate > 0) || math.IsInf(o.prefillRate, 1):
 		return invalid("prefill-tokens-per-second", o.prefillRate, "above 0")
+	}
+	if _, err := workload.LlamaLayout(o.chunkTokens, o.ranks); o.layout == 0 && err != nil {
+		return invalid("ranks", o.ranks, "with the default layout, which has 8 KV heads: 1, 2, 4, 8")
 	}
 	if _, err := kv.InternScope(o.model, ""); err != nil {
 		return usagef("argument --model: %w", err)
@@ -158,7 +159,7 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 	if o.virtualTime {
 		clk = clock.NewVirtual(virtualWallStart)
 	}
-	recorder, err := o.record.open(a, clk, o.config)
+	recorder, err := o.record.open(a, clk, o.config, spec.Path)
 	if err != nil {
 		return err
 	}
@@ -175,8 +176,8 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 		Model: o.model, Layout: o.layout, Ranks: o.ranks, Speed: o.speed,
 		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate,
 	})
-	if result == nil {
-		return about(spec.Path, err)
+	if result == nil || err != nil && result.Requests == 0 {
+		return about(spec.Path, err) // there is nothing to report
 	}
 	if o.json {
 		return errors.Join(err, a.printJSON(result))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,14 +59,48 @@ func writeHelp(cmd *cobra.Command, _ []string) {
 		}
 		sections[title].AddFlag(f)
 	})
-	// What cannot be used comes last.
-	if i := slices.Index(titles, unbuiltSection); i >= 0 {
-		titles = append(slices.Delete(titles, i, i+1), unbuiltSection)
-	}
 	for _, title := range titles {
-		fmt.Fprintf(&b, "\n%s:\n%s", title, sections[title].FlagUsagesWrapped(helpWidth))
+		if title != unbuiltSection {
+			fmt.Fprintf(&b, "\n%s:\n%s", title, sections[title].FlagUsagesWrapped(helpWidth))
+		}
+	}
+	if unbuilt := sections[unbuiltSection]; unbuilt != nil {
+		fmt.Fprintf(&b, "\n%s:\n", unbuiltSection)
+		writeNames(&b, unbuilt)
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n%s COMMAND --help describes a command.\n", cmd.CommandPath())
 	}
 	fmt.Fprint(cmd.OutOrStdout(), b.String())
+}
+
+// writeNames lists flags that cannot be used by name only: what they are is
+// said to those who use them.
+func writeNames(b *strings.Builder, flags *pflag.FlagSet) {
+	const indent = "  "
+	line := indent
+	flags.VisitAll(func(f *pflag.Flag) {
+		if name := "--" + f.Name; len(line)+len(name)+1 > helpWidth {
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			line = indent + name + " "
+		} else {
+			line += name + " "
+		}
+	})
+	b.WriteString(strings.TrimRight(line, " ") + "\n")
+}
+
+// tidyHelp puts the help of cmd and of all below it into our form: flags in
+// the order of their definition with --help as the last, one wording.
+func tidyHelp(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	cmd.InitDefaultHelpFlag()
+	cmd.Flags().Lookup("help").Usage = "print this help"
+	cmd.DisableFlagsInUseLine = true
+	cmd.Long = strings.TrimSpace(cmd.Long)
+	for _, c := range cmd.Commands() {
+		tidyHelp(c)
+	}
 }
 
 // newHelp is "lmcache help COMMAND", the same as its --help.

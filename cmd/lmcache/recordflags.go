@@ -36,9 +36,9 @@ func (f *recordFlags) define(cmd *cobra.Command) {
 	f.cmd, f.overflow, f.ringBytes = cmd, "drop", defaultRingBytes
 	section(cmd, "Recording", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&f.level, []string{string(trace.LevelStorage)}}, "trace-level", "record the calls of this layer: storage; without it nothing is recorded")
-		flags.Var(textFlag{&f.output}, "trace-output", "trace file; a name with process id and time in the folder for temporary files if empty")
+		flags.Var(textFlag{&f.output}, "trace-output", "trace `FILE`; a name with process id and time in the folder for temporary files if empty")
 		flags.Var(choiceValue{&f.overflow, []string{"drop", "block"}}, "trace-overflow", "when the ring is full: drop and count the call, or block until there is room")
-		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "folder of the ring, best in memory; shared memory if empty")
+		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "`DIR` of the ring, best in memory; shared memory if empty")
 		flags.Var(sizeValue{&f.ringBytes}, "trace-ring-size", "calls that the ring can hold, in bytes or with KiB, MiB, GiB")
 	})
 }
@@ -53,9 +53,13 @@ func (f *recordFlags) check() error {
 }
 
 // open starts the recording that the flags ask for; nil if they ask for none.
-func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config) (*trace.Recorder, error) {
+// input is a file that the command reads.
+func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string) (*trace.Recorder, error) {
 	if f.level == "" {
 		return nil, nil
+	}
+	if err := distinct("--trace-output", f.output, input); err != nil {
+		return nil, err
 	}
 	path := f.output
 	if path == "" {

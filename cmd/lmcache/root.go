@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 
@@ -104,7 +105,7 @@ func oneLine(err error) string {
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "lmcache",
+		Use:           "lmcache COMMAND",
 		Short:         "Record, inspect and replay traces of LMCache's storage manager",
 		Version:       version(),
 		SilenceUsage:  true,
@@ -118,13 +119,18 @@ func newRoot(a *app) *cobra.Command {
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newTrace(a), newBench(a), newVersion(a))
 	group(root, "command")
+	root.InitDefaultVersionFlag()
+	root.Flags().Lookup("version").Usage = "print the version"
 	root.InitDefaultCompletionCmd()
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		c.Use = "completion SHELL"
+		c.Short = "Print a completion script for a shell"
 		group(c, "shell")
 		for _, shell := range c.Commands() {
 			shell.Args = func(_ *cobra.Command, args []string) error { return noOperands(args) }
 		}
 	}
+	tidyHelp(root)
 	return root
 }
 
@@ -155,10 +161,25 @@ func oneFile(args []string, missing ...string) (string, error) {
 	if len(args) == 0 {
 		missing = slices.Insert(missing, 0, "FILE")
 	}
-	if len(missing) > 0 {
+	switch {
+	case len(missing) > 0:
 		return "", usagef("the following arguments are required: %s", strings.Join(missing, ", "))
+	case args[0] == "": // often a variable that is not set
+		return "", usagef("argument FILE: invalid value: '' (allowed: a file)")
 	}
 	return args[0], noOperands(args[1:])
+}
+
+// distinct refuses to write to the file that is read: that would empty it.
+func distinct(flag, output, input string) error {
+	in, err := os.Stat(input)
+	if err != nil {
+		return nil // whoever opens it says so
+	}
+	if out, err := os.Stat(output); err == nil && out.Mode().IsRegular() && os.SameFile(in, out) {
+		return fmt.Errorf("%s %s: is the input", flag, output)
+	}
+	return nil
 }
 
 func noOperands(args []string) error {

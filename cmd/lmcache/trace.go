@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 func newTrace(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "trace",
+		Use:   "trace COMMAND",
 		Short: "Inspect and replay trace files",
 		Long: `Inspect and replay trace files: this program's own, and those of every release of
 LMCache. The first bytes tell them apart; no flag is needed.`,

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +12,7 @@ import (
 func newTraceCompare(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "compare RESULT...",
+		Use:   "compare RESULT... [--json]",
 		Short: "Set the results of replays side by side",
 		Long: `Set the results of replays side by side: what came of the calls, and how long
 they took. A RESULT is the trace_replay_result.json that trace replay writes with
@@ -29,21 +29,39 @@ they took. A RESULT is the trace_replay_result.json that trace replay writes wit
 }
 
 func (a *app) traceCompare(paths []string, asJSON bool) error {
-	var names []string
 	var results []*replay.Result
 	for _, path := range paths {
-		if !strings.HasSuffix(path, ".json") {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			path = filepath.Join(path, replay.ResultName)
 		}
 		r, err := replay.ReadResult(path)
 		if err != nil {
 			return about(path, err)
 		}
-		names = append(names, filepath.Base(filepath.Dir(path)))
 		results = append(results, r)
 	}
 	if asJSON {
 		return a.printJSON(map[string]any{"results": results})
 	}
-	return replay.WriteComparison(a.stdout, names, results)
+	return replay.WriteComparison(a.stdout, columnNames(paths), results)
+}
+
+// columnNames returns what tells the results apart: the last part of each path
+// that is not the name that all results have, or the whole path where that is
+// not enough.
+func columnNames(paths []string) []string {
+	names := make([]string, len(paths))
+	seen := map[string]string{}
+	for i, path := range paths {
+		path = filepath.Clean(path)
+		if filepath.Base(path) == replay.ResultName {
+			path = filepath.Dir(path)
+		}
+		names[i] = filepath.Base(path)
+		if other, ok := seen[names[i]]; ok && other != path {
+			return paths
+		}
+		seen[names[i]] = path
+	}
+	return names
 }

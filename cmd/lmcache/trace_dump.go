@@ -25,7 +25,7 @@ type dumpOptions struct {
 func newTraceDump(a *app) *cobra.Command {
 	o := dumpOptions{to: math.Inf(1)}
 	cmd := &cobra.Command{
-		Use:   "dump FILE",
+		Use:   "dump FILE [flags]",
 		Short: "Print the records of a trace",
 		Long: `Print the records of a trace in file order: one line a record with its number,
 time, operation and arguments, key lists as a count with the first and last key;
@@ -45,8 +45,9 @@ or with --jsonl one JSON object a record, complete.`,
 	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
 	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
 	flags.Var(floatValue{&o.from}, "from", "only records from this time on, in seconds since the start")
-	flags.Var(floatValue{&o.to}, "to", "only records up to this time, in seconds since the start")
-	flags.Var(intValue[int64]{&o.limit}, "limit", "print at most so many records (default all)")
+	flags.Var(floatValue{&o.to}, "to", "only records up to this time, in seconds since the start (default the end)")
+	flags.Lookup("to").DefValue = "" // not "inf"
+	flags.Var(countValue[int64]{&o.limit}, "limit", "print at most so many records (default all)")
 	return cmd
 }
 
@@ -81,12 +82,12 @@ func shortOp(qualname string) string {
 
 func (o *dumpOptions) check() error {
 	switch {
-	case o.limit < 0:
-		return usagef("argument --limit: invalid value: %d (allowed: 0 or more)", o.limit)
 	case math.IsNaN(o.from):
 		return usagef("argument --from: invalid value: nan (allowed: a time in seconds)")
 	case math.IsNaN(o.to):
 		return usagef("argument --to: invalid value: nan (allowed: a time in seconds)")
+	case o.to < o.from:
+		return usagef("argument --to: invalid value: %v (allowed: %v, which --from is, or more)", o.to, o.from)
 	}
 	return nil
 }
@@ -105,7 +106,11 @@ func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	if err != nil {
 		return about(path, err)
 	}
-	return errors.Join(about(path, a.dump(ctx, src, o)), src.Close())
+	err = a.dump(ctx, src, o)
+	if src.Err() != nil {
+		err = about(path, err) // else it is about the output
+	}
+	return errors.Join(err, src.Close())
 }
 
 // dump prints the records of src.

@@ -9,8 +9,10 @@ import (
 func newTraceInfo(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "info FILE",
+		Use:   "info FILE [--json]",
 		Short: "Print what a trace holds",
+		Long: `Print what a trace holds: its format, how long it is, the digest of the recorded
+configuration, and how many records there are of each operation.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err != nil {

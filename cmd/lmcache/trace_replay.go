@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,16 +39,16 @@ func newTraceReplay(a *app) *cobra.Command {
 		memory memoryFlag
 	)
 	cmd := &cobra.Command{
-		Use:   "replay FILE --l1-size-gb GB --eviction-policy NAME",
+		Use:   "replay FILE --l1-size-gb GB --eviction-policy NAME [flags]",
 		Short: "Reissue the calls of a trace against a fresh storage manager",
 		Long: `Reissue the recorded calls against a fresh storage manager, which is built from
 these flags and not from the recording. Each call waits for its recorded time;
 none is made early. Prints a table and writes a CSV.`,
 	}
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
-		flags.StringVar(&o.outputDir, "output-dir", ".", "folder of the summary files; created")
+		flags.StringVar(&o.outputDir, "output-dir", ".", "`DIR` of the summary files; created")
 		flags.BoolVar(&o.noCSV, "no-csv", false, "do not write trace_replay_ops.csv")
-		flags.BoolVar(&o.json, "json", false, "also write trace_replay_summary.json")
+		flags.BoolVar(&o.json, "json", false, "also write trace_replay_summary.json, and trace_replay_result.json for trace compare")
 		flags.BoolVar(&o.verbose, "verbose", false, "print one line a record on stdout")
 		flags.StringVar(&o.jsonlPath, "jsonl-out", "", "write one JSON object a record to this `PATH`; - is stdout")
 		flags.StringVar(&o.jsonlPath, "jsonl", "", "the same as --jsonl-out `PATH`")
@@ -114,6 +115,14 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	if err := replay.PrepareOutput(o.outputDir, files...); err != nil {
 		return err
 	}
+	if o.jsonlPath != "" && o.jsonlPath != "-" {
+		if err := distinct("--jsonl-out", o.jsonlPath, o.path); err != nil {
+			return err
+		}
+		if err := replay.PrepareOutput(filepath.Dir(o.jsonlPath), filepath.Base(o.jsonlPath)); err != nil {
+			return err
+		}
+	}
 	replay.LogBanner(a.log)
 	summary, err := tracefile.Summarize(o.path, a.warn)
 	if err != nil {
@@ -141,7 +150,7 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	compared := sm.CompareConfig(summary.Header.ConfigJSON, summary.Header.ConfigDigest, o.config)
 	opt.DigestRow, opt.Differences = compared.Row, compared.Differences
 	for _, unknown := range compared.Unknown {
-		a.log.Info("configuration: " + unknown)
+		a.log.Info("trace replay: configuration cannot be compared: " + unknown)
 	}
 	if o.jsonlPath != "" {
 		out, err := replay.OpenJSONL(o.jsonlPath, a.stdout)

@@ -52,6 +52,25 @@ func (v intValue[T]) Set(s string) error {
 	return nil
 }
 
+// countValue is how many of something there are to be at most, all if it is not
+// given.
+type countValue[T int | int64] struct{ p *T }
+
+func (v countValue[T]) Type() string   { return "INT" }
+func (v countValue[T]) String() string { return strconv.FormatInt(int64(*v.p), 10) }
+
+func (v countValue[T]) Set(s string) error {
+	var n T
+	if err := (intValue[T]{&n}).Set(s); err != nil {
+		return err
+	}
+	if n < 1 {
+		return fmt.Errorf("invalid value: %d (allowed: 1 or more)", n)
+	}
+	*v.p = n
+	return nil
+}
+
 var misplacedUnderscore = regexp.MustCompile(`^_|_$|__|[^0-9]_|_[^0-9]`)
 
 // pythonDigits takes away what Python allows around and within a number.
