@@ -215,7 +215,20 @@ var pyJSONErrors = []struct{ contains, text string }{
 	{"in string escape code", `Invalid \escape`},
 	{"in \\u hexadecimal", `Invalid \uXXXX escape`},
 	{"looking for beginning of value", "Expecting value"},
-	{"unexpected end", "Unexpected end of data"},
+}
+
+// pyJSONEnd says what Python expects where text ends too early.
+func pyJSONEnd(text string) string {
+	text = strings.TrimRight(text, " \t\r\n")
+	switch {
+	case strings.HasSuffix(text, "{"):
+		return "Expecting property name enclosed in double quotes"
+	case text == "", strings.HasSuffix(text, ":"), strings.HasSuffix(text, "["), strings.HasSuffix(text, ","):
+		return "Expecting value"
+	case strings.Count(text, `"`)%2 == 1:
+		return "Unterminated string"
+	}
+	return "Expecting ',' delimiter"
 }
 
 // pyJSONError describes a syntax error as Python does, with its position.
@@ -231,9 +244,9 @@ func pyJSONError(text string, err error) string {
 			break
 		}
 	}
-	end := min(int(syntax.Offset), len(text)) // behind the offending byte, or the end
-	if !strings.HasPrefix(msg, "Unexpected end") {
-		end = max(end-1, 0)
+	end := min(max(int(syntax.Offset)-1, 0), len(text)) // the offending byte
+	if strings.HasPrefix(msg, "unexpected end") {
+		msg, end = pyJSONEnd(text), len(text)
 	}
 	before := text[:end]
 	line := strings.Count(before, "\n") + 1

@@ -87,7 +87,7 @@ func TestCompareConfigNamesWhatDiffers(t *testing.T) {
 		{"our adapters, not equal", mock(`{"type":"mock","max_size_gb":1}`).JSON(), mock(`{"type":"mock","max_size_gb":2,"x":null}`),
 			[]string{"l2_adapter_config.adapters[0].max_size_gb: recorded 1, this run 2", "l2_adapter_config.adapters[0].x: recorded not set, this run null"}, nil},
 		{"damaged", base.JSON()[:40], base, []string{"configuration: the digests differ; the recorded settings are not known"},
-			[]string{"recorded configuration: not valid JSON: Unexpected end of data: line 1 column 41 (char 40)"}},
+			[]string{"recorded configuration: not valid JSON: Expecting value: line 1 column 41 (char 40)"}},
 		{"no object", `[]`, base, []string{"configuration: the digests differ; the recorded settings are not known"},
 			[]string{"recorded configuration: expected a JSON object, got list"}},
 		{"repr", `{"repr": "StorageManagerConfig(...)"}`, base, []string{"configuration: the digests differ; the recorded settings are not known"},
