@@ -17,7 +17,7 @@ var ErrInUse = errors.New("another recorder is writing this file")
 
 // AppenderOptions configures Create. The zero value is good.
 type AppenderOptions struct {
-	HeadBytes   int // first bytes of the file that stay mapped, rounded up to pages; 64 KiB if zero
+	HeadBytes   int // first bytes of the file that stay mapped, rounded up to pages; 64 KiB if zero, none if negative
 	WindowBytes int // address space of the moving window, rounded up to pages; 64 MiB if zero
 	StepBytes   int // by which the file grows and is made present ahead of its use, rounded up to pages; 4 MiB if zero
 }
@@ -29,7 +29,11 @@ func (o AppenderOptions) withDefaults() AppenderOptions {
 		}
 		*n = int(pageUp(int64(*n)))
 	}
-	round(&o.HeadBytes, 64<<10)
+	if o.HeadBytes < 0 {
+		o.HeadBytes = 0
+	} else {
+		round(&o.HeadBytes, 64<<10)
+	}
 	round(&o.StepBytes, 4<<20)
 	round(&o.WindowBytes, 64<<20)
 	return o
@@ -103,13 +107,15 @@ func Create(path string, opt AppenderOptions) (_ *Appender, err error) {
 	if err := f.Truncate(0); err != nil {
 		return nil, err
 	}
-	if err := a.extend(a.offset); err != nil {
+	if err := a.extend(a.offset + 1); err != nil {
 		return nil, err
 	}
-	if a.head, err = mapFile(f, 0, opt.HeadBytes, unix.PROT_READ|unix.PROT_WRITE); err != nil {
-		return nil, err
+	if opt.HeadBytes > 0 {
+		if a.head, err = mapFile(f, 0, opt.HeadBytes, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+			return nil, err
+		}
+		populate(a.head)
 	}
-	populate(a.head)
 	if err := a.moveWindow(0); err != nil {
 		return nil, err
 	}
@@ -121,7 +127,7 @@ func Create(path string, opt AppenderOptions) (_ *Appender, err error) {
 func (a *Appender) Path() string { return a.file.Name() }
 
 // Offset returns where the next region starts, in bytes from the start of the
-// file. It is a multiple of 8.
+// file. It is a multiple of 8 where Advance was not used.
 func (a *Appender) Offset() int64 { return a.offset }
 
 // Head returns the first HeadBytes of the file, which stay mapped until Close.
@@ -140,7 +146,26 @@ func (a *Appender) Next(n int) ([]byte, error) {
 	if n <= 0 || a.file == nil {
 		return nil, fmt.Errorf("append %d bytes: %w", n, os.ErrInvalid)
 	}
-	n = (n + 7) &^ 7
+	var err error
+	a.pending, err = a.reserve((n + 7) &^ 7)
+	return a.pending, err
+}
+
+// Room returns the n bytes at Offset, for a format that has its own way to
+// publish what was stored: they are not wiped, whether Advance passes them or
+// not. Room and Advance are not to be mixed with Next.
+func (a *Appender) Room(n int) ([]byte, error) {
+	if n <= 0 || a.file == nil {
+		return nil, fmt.Errorf("append %d bytes: %w", n, os.ErrInvalid)
+	}
+	return a.reserve(n)
+}
+
+// Advance moves Offset n bytes on, at most as many as Room gave.
+func (a *Appender) Advance(n int) { a.offset += int64(n) }
+
+// reserve returns the n bytes at Offset.
+func (a *Appender) reserve(n int) ([]byte, error) {
 	end := a.offset + int64(n)
 	ready := a.ready.Load()
 	if end > ready {
@@ -160,8 +185,7 @@ func (a *Appender) Next(n int) ([]byte, error) {
 		}
 	}
 	at := a.offset - a.windowStart
-	a.pending = a.window[at : at+int64(n) : at+int64(n)]
-	return a.pending, nil
+	return a.window[at : at+int64(n) : at+int64(n)], nil
 }
 
 // Publish stores word into the first 4 bytes of the region that Next gave, with

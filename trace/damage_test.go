@@ -319,8 +319,8 @@ func TestNativeUnknown(t *testing.T) {
 	callOne(0)
 	w.emit(17, 3, append(w.defs[:frameStart], 1, 2, 3))
 	callOne(1)
-	// An extension of 3 bytes, then the known list.
-	w.emitFlags(kindCall, uint16(OpFinishWrite), flagExtension, append(w.defs[:frameStart], 4, 3, 9, 9, 9, 2, 1, 1))
+	// An extension with an entry of an unknown tag, then the known list.
+	w.emitFlags(kindCall, uint16(OpFinishWrite), flagExtension, append(w.defs[:frameStart], 4, 3, 9, 1, 9, 2, 1, 1))
 	w.emitFlags(kindCall, uint16(OpFinishWrite), 1<<2, append(w.defs[:frameStart], 6, 255, 255))
 	b := appendStr(w.defs[:frameStart], "SM.later")
 	b = appendStr(appendStr(append(b, 2), "keys"), "keys")

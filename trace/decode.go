@@ -21,7 +21,7 @@ func (d *argsDecoder) decode(c *cursor, def *opDefinition, a *Args) error {
 		d.spare = a.Spec
 	}
 	keys, text := a.Keys[:0], a.Text
-	*a = Args{Keys: keys}
+	*a = Args{Keys: keys, Raw: a.Raw[:0]}
 	if def.err != nil {
 		return def.err
 	}
@@ -53,6 +53,8 @@ func (d *argsDecoder) decode(c *cursor, def *opDefinition, a *Args) error {
 			}
 		case ArgCount:
 			a.Count = c.sv()
+		case ArgRaw:
+			a.Raw = append(a.Raw[:0], c.str()...)
 		}
 		if err == nil {
 			err = c.err

@@ -11,15 +11,16 @@ import (
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
-// frameWriter is the file as the drain sees it.
-type frameWriter interface {
+// FrameWriter is a file that a [Recorder] writes, as its drain sees it. One
+// goroutine uses it.
+type FrameWriter interface {
 	// Call appends one call; it copies what it needs of a.
 	Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error
 	// Drops notes how many calls have been lost until now.
 	Drops(total uint64) error
 	// Flush makes the counts in the header current. It is cheap.
 	Flush()
-	// Close seals the file and closes it.
+	// Close seals the file and closes it. It is tried also after an error.
 	Close() error
 }
 
@@ -39,7 +40,7 @@ const (
 type drain struct {
 	in     ringReader
 	ids    *ringIDs
-	out    frameWriter
+	out    FrameWriter
 	log    *slog.Logger
 	anchor func() (monoNS, wallNS int64) // reads both clocks at once; nil if every frame has its Unix time
 

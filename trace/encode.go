@@ -52,6 +52,10 @@ func checkArgs(row *Row, a *Args) error {
 			if len(a.Text) > maxPayload/2 {
 				return fmt.Errorf("%w: text of %d bytes", ErrTooLarge, len(a.Text))
 			}
+		case ArgRaw:
+			if len(a.Raw) > maxPayload/2 {
+				return fmt.Errorf("%w: arguments of %d bytes", ErrTooLarge, len(a.Raw))
+			}
 		case ArgSpec:
 			if a.Spec == nil {
 				return fmt.Errorf("argument %s is missing", arg.Name)
@@ -92,6 +96,8 @@ func (w *writer) appendArgs(b []byte, row *Row, a *Args) ([]byte, error) {
 			b = append(b, boolByte(a.Flag))
 		case ArgCount:
 			b = binary.AppendVarint(b, a.Count)
+		case ArgRaw:
+			b = append(binary.AppendUvarint(b, uint64(len(a.Raw))), a.Raw...)
 		default:
 			err = fmt.Errorf("argument %s of type %d", arg.Name, arg.Type)
 		}
@@ -279,12 +285,16 @@ func (w *writer) operation(row *Row) (uint16, error) {
 		return uint16(row.Op), nil
 	}
 	w.opsDefined[row.Op] = true
+	return uint16(row.Op), w.defineOp(uint16(row.Op), row)
+}
+
+func (w *writer) defineOp(id uint16, row *Row) error {
 	b := appendStr(w.defs[:frameStart], row.Qualname)
 	b = binary.AppendUvarint(b, uint64(len(row.Args)))
 	for _, arg := range row.Args {
 		b = appendStr(appendStr(b, arg.Name), arg.Type.String())
 	}
-	return uint16(row.Op), w.emit(kindOp, uint16(row.Op), b)
+	return w.emit(kindOp, id, b)
 }
 
 func boolByte(b bool) uint8 {

@@ -33,6 +33,9 @@ const (
 	tagRingPath
 	tagConfigJSON
 	tagConfigDigest
+
+	tagRelease  = 32
+	tagUpstream = 33
 )
 
 // headSize returns the bytes that the head of a file with header h needs: the
@@ -63,6 +66,8 @@ func appendFields(b []byte, h *Header) []byte {
 	field(tagRingPath, h.RingPath)
 	field(tagConfigJSON, h.ConfigJSON)
 	field(tagConfigDigest, h.ConfigDigest)
+	field(tagRelease, h.Release)
+	field(tagUpstream, string(h.Upstream))
 	return b
 }
 
@@ -189,6 +194,10 @@ func (h *Header) parseFields(b []byte) error {
 			h.ConfigJSON = value
 		case tagConfigDigest:
 			h.ConfigDigest = value
+		case tagRelease:
+			h.Release = value
+		case tagUpstream:
+			h.Upstream = []byte(value)
 		}
 	}
 	return nil

@@ -47,6 +47,9 @@ type NativeReader struct {
 	op      *opDefinition
 	args    []byte // the arguments part of its payload; in win
 	argsErr error  // why there is none
+	extra   Extra  // of record, if that says so
+
+	dropped uint64 // calls lost until here, by the notices
 }
 
 // windowBytes is the usual size of a reader's window: it fits a core's cache.
@@ -172,6 +175,10 @@ func (r *NativeReader) Err() error { return r.err }
 // Sealed reports whether Next has reached the footer: the recorder is done.
 func (r *NativeReader) Sealed() bool { return r.sealed }
 
+// Dropped returns how many calls the recorder gave up before the present record,
+// as far as it had noticed.
+func (r *NativeReader) Dropped() uint64 { return r.dropped }
+
 // Offset returns where the next frame is: all bytes before it are read.
 func (r *NativeReader) Offset() int64 { return r.off }
 
@@ -203,6 +210,14 @@ func (r *NativeReader) take(h *frameHeader, payload []byte) (record bool, field 
 	case kindCall:
 		record, err = r.call(h, payload)
 		return record, "nodes", err
+	case kindDrops:
+		c := cursor{b: payload}
+		c.sv()
+		c.uv()
+		if total := c.uv(); c.err == nil {
+			r.dropped = max(r.dropped, total)
+		}
+		return false, "definition", c.err
 	case kindFooter:
 		r.sealed = true
 	}
@@ -392,7 +407,11 @@ func (r *NativeReader) call(h *frameHeader, payload []byte) (record bool, err er
 		r.argsErr = fmt.Errorf("flags %#x, which this build does not know", h.flags&flagsUnknown)
 	} else {
 		if h.flags&flagExtension != 0 {
-			c.str()
+			if err := r.extra.parse(c.str()); err != nil {
+				r.warnf("ignoring what goes with the call at offset %d: %v", r.off, err)
+			} else {
+				r.record.Extra = &r.extra
+			}
 		}
 		if h.flags&flagNodes != 0 && c.err == nil {
 			if err := r.tables.addNodes(&c); err != nil {
@@ -410,7 +429,7 @@ func (r *NativeReader) call(h *frameHeader, payload []byte) (record bool, err er
 		return false, nil
 	}
 	r.op = op
-	r.record.Op, r.record.Qualname = op.op, op.qualname
+	r.record.Op, r.record.Qualname, r.record.Row = op.op, op.qualname, op.row
 	return true, nil
 }
 

@@ -13,6 +13,10 @@ type Args struct {
 	Text   string // external_request_id
 	Flag   bool   // skip_l2
 	Count  int64  // read_locks: total locks a key
+
+	// Raw holds the arguments of an operation that is LMCache's and not in the
+	// schema: one msgpack map, as its file has it.
+	Raw []byte
 }
 
 // Record is one recorded call, without its arguments.
@@ -23,6 +27,33 @@ type Record struct {
 	WallNS   int64  // Unix time
 	Seq      uint64 // position among the calls that were made, from 0; gaps are lost records
 	Offset   int64  // of the frame, from the start of the file
+
+	// Row says what the arguments are where the file says otherwise than Op.Row,
+	// as for an operation that this build does not know; else nil.
+	Row *Row
+	// Extra is nil for nearly every record, and valid until the next.
+	Extra *Extra
+}
+
+// Arguments returns what the arguments are: none for an operation of which
+// nobody says it.
+func (r *Record) Arguments() []Arg {
+	if r.Row != nil {
+		return r.Row.Args
+	}
+	return r.Op.Row().Args
+}
+
+// Extra is what a record of LMCache's format says and the other fields do not, so
+// that a file that was converted can be converted back, byte by byte.
+type Extra struct {
+	MonoS, WallS     float64 // the times in seconds, which can be finer than a nanosecond
+	HasMono, HasWall bool
+
+	// Frame is the whole record, without its length, where arguments and times
+	// do not give it back: a flat key list with several windows, or an encoding
+	// that no release writes. Nil otherwise.
+	Frame []byte
 }
 
 // Header opens a trace, of either format.
@@ -36,6 +67,14 @@ type Header struct {
 	WallStartNS   int64
 	ConfigJSON    string
 	ConfigDigest  string // 64 hex digits, or empty
+
+	// Release is the release of LMCache whose file this is, or was converted
+	// from: the newest that writes records of these shapes. Empty for a recording
+	// of ours, and where nobody asked.
+	Release string
+	// Upstream is the header of that file, without its length, where the fields
+	// above do not give it back; else nil.
+	Upstream []byte
 
 	// Recorder identity; native files only.
 	PID        int

@@ -62,7 +62,13 @@ type Options struct {
 	RingBytes int      // of calls that the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
 	Overflow  Overflow // when the ring is full
 
-	BlockBytes int64        // of the file: how much of it is interned together; the format's default if zero
+	// NewFile creates the file and its header where it is to have another format
+	// than the native one (lct.Recording). What it returns gets one call after the
+	// other from the drain; an error of it that is a *mmapio.SpaceError or
+	// *mmapio.FaultError ends the recording.
+	NewFile func(path string, h *Header) (FrameWriter, error)
+
+	BlockBytes int64        // of a native file: how much of it is interned together; the format's default if zero
 	Log        *slog.Logger // discarded if nil
 }
 
@@ -155,11 +161,6 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 			shared.Close()
 		}
 	}()
-	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(opt.ConfigJSON)})
-	if err != nil {
-		return nil, err
-	}
-
 	r := newRecorder(shared.Bytes(), dataBytes, func(offset, n int) error {
 		return shared.Allocate(int64(ringHeaderBytes+dataBytes+offset), int64(n))
 	}, opt)
@@ -167,16 +168,33 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 	h := r.header(opt)
 	h.RingPath = shared.Path()
 	r.ring.describe(&h, path)
-	out, err := newWriter(outputFile{file, r.log}, &h, writerOptions{BlockBytes: opt.BlockBytes})
+	newFile := opt.NewFile
+	if newFile == nil {
+		newFile = r.newNative
+	}
+	out, err := newFile(path, &h)
 	if err != nil {
-		file.Close()
-		os.Remove(path)
 		return nil, err
 	}
 	runtime.AddCleanup(r, func(s *mmapio.Shared) { s.Close() }, shared)
 	r.begin(out, &h)
 	r.log.Info(fmt.Sprintf("trace recorder writing to %s (level=%s)", path, opt.Level))
 	return r, nil
+}
+
+// newNative creates a native file.
+func (r *Recorder) newNative(path string, h *Header) (FrameWriter, error) {
+	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(h.ConfigJSON)})
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWriter(outputFile{file, r.log}, h, writerOptions{BlockBytes: h.BlockBytes})
+	if err != nil {
+		file.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return w, nil
 }
 
 // outputFile is the file that the writer gets. It says in the log when the file's
@@ -241,7 +259,7 @@ func (r *Recorder) header(opt Options) Header {
 }
 
 // begin starts the drain and opens the gate.
-func (r *Recorder) begin(out frameWriter, h *Header) {
+func (r *Recorder) begin(out FrameWriter, h *Header) {
 	r.drain = &drain{
 		in:   ringReader{ring: r.ring},
 		ids:  newRingIDs(r.defs.mem, r.defs.tail),

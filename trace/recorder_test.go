@@ -70,7 +70,7 @@ func (k *keeper) Close() error { k.closed++; return nil }
 
 // heapRecorder returns a recorder on the heap, where the race detector sees it.
 // It records once start was called.
-func heapRecorder(opt Options) (r *Recorder, start func(out frameWriter)) {
+func heapRecorder(opt Options) (r *Recorder, start func(out FrameWriter)) {
 	opt, err := opt.withDefaults()
 	if err != nil {
 		panic(err)
@@ -78,7 +78,7 @@ func heapRecorder(opt Options) (r *Recorder, start func(out frameWriter)) {
 	data, all := ringLayout(opt.RingBytes, 1<<20)
 	r = newRecorder(make([]byte, all), data, nil, opt)
 	h := r.header(opt)
-	return r, func(out frameWriter) { r.begin(out, &h) }
+	return r, func(out FrameWriter) { r.begin(out, &h) }
 }
 
 func oneKey(i int) *Args {

@@ -42,10 +42,11 @@ const (
 	ArgText                      // Args.Text
 	ArgFlag                      // Args.Flag
 	ArgCount                     // Args.Count
+	ArgRaw                       // Args.Raw; in operations that this build does not know only
 	numArgTypes
 )
 
-var argTypeNames = [numArgTypes]string{"", "keys", "layout", "mode", "spec", "text", "flag", "count"}
+var argTypeNames = [numArgTypes]string{"", "keys", "layout", "mode", "spec", "text", "flag", "count", "msgpack"}
 
 // String returns the name that native files carry in their op definitions.
 func (t ArgType) String() string {

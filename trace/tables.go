@@ -31,6 +31,7 @@ type opDefinition struct {
 	op       Op // OpUnknown if this build does not know it
 	qualname string
 	args     []argDefinition
+	row      *Row  // what the arguments are, if not as in the schema
 	err      error // why arguments cannot be had
 }
 
@@ -141,6 +142,12 @@ func (t *tables) defineOp(id uint16, c *cursor) error {
 	}
 	if d.op = ParseOp(d.qualname); d.op != OpUnknown {
 		d.qualname = d.op.String() // one string for all blocks
+	}
+	if d.err == nil && !slices.EqualFunc(d.args, d.op.Row().Args, func(a argDefinition, b Arg) bool { return a.name == b.Name && a.typ == b.Type }) {
+		d.row = &Row{Op: d.op, Qualname: d.qualname}
+		for _, a := range d.args {
+			d.row.Args = append(d.row.Args, Arg{a.name, a.typ})
+		}
 	}
 	if int(id) < len(t.opsLow) {
 		t.opsLow[id] = d

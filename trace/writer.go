@@ -33,6 +33,11 @@ type appendFile interface {
 // why.
 const DefaultBlockBytes = 64 << 20
 
+const (
+	minBlockBytes = 4096
+	maxBlockBytes = 1 << 30
+)
+
 // writerOptions configures newWriter.
 type writerOptions struct {
 	BlockBytes int64 // size from which on a new block starts; DefaultBlockBytes if zero
@@ -42,8 +47,8 @@ func (o writerOptions) withDefaults() (writerOptions, error) {
 	if o.BlockBytes == 0 {
 		o.BlockBytes = DefaultBlockBytes
 	}
-	if o.BlockBytes < 4096 || o.BlockBytes > 1<<30 {
-		return o, fmt.Errorf("block size %d is not within 4096 and %d bytes", o.BlockBytes, 1<<30)
+	if o.BlockBytes < minBlockBytes || o.BlockBytes > maxBlockBytes {
+		return o, fmt.Errorf("block size %d is not within %d and %d bytes", o.BlockBytes, minBlockBytes, maxBlockBytes)
 	}
 	return o, nil
 }
@@ -72,6 +77,7 @@ type writer struct {
 
 	counters counters
 	ops      [numOps]uint64
+	foreign  foreignOps
 	minMono  int64
 	drops    []DropRange
 	blocks   []blockEntry
@@ -140,12 +146,18 @@ func (w *writer) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
 	if w.closed {
 		return errWriterClosed
 	}
-	row := op.Row()
+	return w.write(op.Row(), nil, &Record{Seq: seq, MonoNS: monoNS, WallNS: wallNS}, a)
+}
+
+// write appends a call: of an operation of the schema, row, or of a foreign one,
+// whose row is its own.
+func (w *writer) write(row *Row, f *foreignOp, rec *Record, a *Args) error {
 	if err := checkArgs(row, a); err != nil {
-		return fmt.Errorf("write call %d of %s: %w", seq, row.Qualname, err)
+		return fmt.Errorf("write call %d of %s: %w", rec.Seq, row.Qualname, err)
 	}
-	w.monoNS, w.wallNS = monoNS, wallNS
-	if err := w.encode(row, seq, a); err != nil {
+	monoNS, seq := rec.MonoNS, rec.Seq
+	w.monoNS, w.wallNS = monoNS, rec.WallNS
+	if err := w.encode(row, f, rec, a); err != nil {
 		w.restart = true
 		return fmt.Errorf("write call %d of %s: %w", seq, row.Qualname, err)
 	}
@@ -156,25 +168,39 @@ func (w *writer) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
 	c.records++
 	c.maxMonoNS, w.minMono = max(c.maxMonoNS, monoNS), min(w.minMono, monoNS)
 	c.nextSeq = max(c.nextSeq, seq+1)
-	w.ops[op]++
+	if f != nil {
+		f.records++
+	} else {
+		w.ops[row.Op]++
+	}
 	w.blocks[len(w.blocks)-1].records++
 	return nil
 }
 
 // encode writes the frames of a call: definitions that it needs, then its own.
-func (w *writer) encode(row *Row, seq uint64, a *Args) error {
-	if err := w.room(seq); err != nil {
+func (w *writer) encode(row *Row, f *foreignOp, rec *Record, a *Args) error {
+	if err := w.room(rec.Seq); err != nil {
 		return err
 	}
-	id, err := w.operation(row)
+	var id uint16
+	var err error
+	if f != nil {
+		id, err = w.foreignOperation(f)
+	} else {
+		id, err = w.operation(row)
+	}
 	if err != nil {
 		return err
 	}
 	if w.args, err = w.appendArgs(w.args[:0], row, a); err != nil {
 		return err
 	}
-	b := binary.AppendVarint(w.call[:frameStart], int64(seq-w.block().firstSeq))
+	b := binary.AppendVarint(w.call[:frameStart], int64(rec.Seq-w.block().firstSeq))
 	var flags uint8
+	if rec.Extra != nil {
+		flags |= flagExtension
+		b = rec.Extra.append(b)
+	}
 	if len(w.chains.runs) > 0 {
 		flags |= flagNodes
 		b = w.chains.appendRuns(b)
@@ -275,6 +301,7 @@ func (w *writer) footer() *footer {
 			ft.ops = append(ft.ops, OpCount{Op(op).String(), int64(n)})
 		}
 	}
+	ft.ops = w.foreign.appendCounts(ft.ops)
 	sortOps(ft.ops)
 	return ft
 }
@@ -294,6 +321,9 @@ func (w *writer) room(seq uint64) error {
 	clear(w.single)
 	clear(w.grids)
 	clear(w.opsDefined[:])
+	for _, f := range w.foreign {
+		f.defined = false
+	}
 	w.patterns, w.lastPattern = 0, 0
 
 	entry := blockEntry{offset: w.f.Offset(), monoNS: w.monoNS, firstSeq: seq}

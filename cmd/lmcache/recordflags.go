@@ -10,6 +10,7 @@ import (
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/sm"
 	"github.com/lmcache/lmcache-go/trace"
+	"github.com/lmcache/lmcache-go/trace/lct"
 )
 
 // recordFlags say what a command records of the storage manager that it runs.
@@ -22,6 +23,8 @@ type recordFlags struct {
 	overflow  string
 	ringDir   string
 	ringBytes int64
+	format    string // native or lmcache
+	release   string // whose shapes, for lmcache
 }
 
 // Limits of --trace-ring-size. The smallest has room for a few calls of the
@@ -34,9 +37,12 @@ const (
 
 func (f *recordFlags) define(cmd *cobra.Command) {
 	f.cmd, f.overflow, f.ringBytes = cmd, "drop", defaultRingBytes
+	f.format, f.release = "native", lct.NewestRelease
 	section(cmd, "Recording", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&f.level, []string{string(trace.LevelStorage)}}, "trace-level", "record the calls of this layer: storage; without it nothing is recorded")
 		flags.Var(textFlag{&f.output}, "trace-output", "trace `FILE`; a name with process id and time in the folder for temporary files if empty")
+		flags.Var(choiceValue{&f.format, []string{"native", "lmcache"}}, "trace-format", "write this program's format, or LMCache's")
+		flags.Var(choiceValue{&f.release, lct.Releases()}, "release", "with --trace-format lmcache: write the records as this release does")
 		flags.Var(choiceValue{&f.overflow, []string{"drop", "block"}}, "trace-overflow", "when the ring is full: drop and count the call, or block until there is room")
 		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "`DIR` of the ring, best in memory; shared memory if empty")
 		flags.Var(sizeValue{&f.ringBytes}, "trace-ring-size", "calls that the ring can hold, in bytes or with KiB, MiB, GiB")
@@ -48,6 +54,9 @@ func (f *recordFlags) check() error {
 	if f.ringBytes < minRingBytes || f.ringBytes > maxRingBytes {
 		return usagef("argument --trace-ring-size: invalid value: %v (allowed: %v to %v)",
 			sizeValue{&f.ringBytes}, sizeValue{ptr[int64](minRingBytes)}, sizeValue{ptr[int64](maxRingBytes)})
+	}
+	if f.format == "native" && f.cmd.Flags().Changed("release") {
+		return usagef("argument --release: only with --trace-format lmcache")
 	}
 	return nil
 }
@@ -75,8 +84,14 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string)
 	if _, virtual := clk.(*clock.Virtual); virtual {
 		overflow = trace.OverflowBlock // simulated callers are ahead of any drain, and nobody is kept waiting
 	}
+	var newFile func(string, *trace.Header) (trace.FrameWriter, error)
+	if f.format == "lmcache" {
+		era, _ := lct.EraOf(f.release) // a choice of the flag
+		newFile = lct.Recording(era, a.log)
+	}
 	return trace.Create(path, trace.Options{
-		Level: trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
+		NewFile: newFile,
+		Level:   trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
 		Build: "lmcache " + version(), RingDir: f.ringDir, RingBytes: int(f.ringBytes), Overflow: overflow, Log: a.log,
 	})
 }

@@ -2,9 +2,12 @@ package lct
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/trace"
@@ -12,15 +15,52 @@ import (
 )
 
 // AppendHeader appends the frame of a header. Its schema version is taken from
-// h, and the values of level_meta are written as text. It fails only for a
-// frame that is longer than a length can say.
+// h, and the values of level_meta are written as text. It fails for a text that
+// is not UTF-8, which upstream refuses, and a frame that is longer than a length
+// can say.
 //
 // Source: reference lct-v1.md, section 1.3.
 func AppendHeader(dst []byte, h *trace.Header) ([]byte, error) {
+	return appendHeader(dst, h, float64(h.MonoStartNS)/1e9, wallSeconds(h.WallStartNS), nil)
+}
+
+// AppendHeaderOf appends the frame of the header h as the releases of era write
+// it. What h says of the file that it was converted from counts: the very bytes in
+// the same era, times and level_meta in any.
+func AppendHeaderOf(dst []byte, era Era, h *trace.Header) ([]byte, error) {
+	own := *h
+	own.SchemaVersion = era.SchemaVersion()
+	if h.Upstream == nil {
+		return AppendHeader(dst, &own)
+	}
+	start := len(dst)
+	dst = append(append(dst, 0, 0, 0, 0), h.Upstream...)
+	dst, err := closeFrame(dst, start)
+	if err != nil {
+		return dst, err
+	}
+	var v [numHeaderFields]fieldValue
+	if err := scanStruct(h.Upstream, "header", headerFields, v[:]); err != nil {
+		return dst[:start], fmt.Errorf("header of LMCache's file: %w", err)
+	}
+	if from, ok := EraOf(h.Release); ok && from == era && v[hdrSchema].num.i == int64(own.SchemaVersion) {
+		return dst, nil
+	}
+	return appendHeader(dst[:start], &own, v[hdrMono].num.f, v[hdrWall].num.f, v[hdrMeta].raw)
+}
+
+// appendHeader appends a header. meta is its level_meta, encoded; that of h if
+// nil.
+func appendHeader(dst []byte, h *trace.Header, monoS, wallS float64, meta []byte) ([]byte, error) {
+	for _, s := range []string{string(h.Level), h.ConfigJSON, h.ConfigDigest} {
+		if !utf8.ValidString(s) {
+			return dst, fmt.Errorf("encode header: %w", utf8Error([]byte(s)))
+		}
+	}
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
 	n := uint32(9)
-	if len(h.LevelMeta) > 0 {
+	if len(h.LevelMeta) > 0 || meta != nil {
 		n++
 	}
 	dst = msgp.AppendMapHeader(dst, n)
@@ -29,13 +69,19 @@ func AppendHeader(dst []byte, h *trace.Header) ([]byte, error) {
 	dst = appendInt(appendStr(dst, "format_version"), formatVersion)
 	dst = appendStr(appendStr(dst, "level"), string(h.Level))
 	dst = appendInt(appendStr(dst, "trace_schema_version"), int64(h.SchemaVersion))
-	dst = msgp.AppendFloat64(appendStr(dst, "t_mono_start"), float64(h.MonoStartNS)/1e9)
-	dst = msgp.AppendFloat64(appendStr(dst, "t_wall_start"), wallSeconds(h.WallStartNS))
+	dst = msgp.AppendFloat64(appendStr(dst, "t_mono_start"), monoS)
+	dst = msgp.AppendFloat64(appendStr(dst, "t_wall_start"), wallS)
 	dst = appendStr(appendStr(dst, "sm_config_json"), h.ConfigJSON)
 	dst = appendStr(appendStr(dst, "sm_config_digest"), h.ConfigDigest)
-	if len(h.LevelMeta) > 0 {
+	switch {
+	case meta != nil:
+		dst = append(appendStr(dst, "level_meta"), meta...)
+	case len(h.LevelMeta) > 0:
 		dst = msgp.AppendMapHeader(appendStr(dst, "level_meta"), uint32(len(h.LevelMeta)))
 		for _, m := range h.LevelMeta {
+			if !utf8.ValidString(m.Key) || !utf8.ValidString(m.Value) {
+				return dst[:start], fmt.Errorf("encode header: level_meta %q is not UTF-8", m.Key)
+			}
 			dst = appendStr(appendStr(dst, m.Key), m.Value)
 		}
 	}
@@ -43,20 +89,64 @@ func AppendHeader(dst []byte, h *trace.Header) ([]byte, error) {
 }
 
 // AppendRecord appends the frame of a record as the releases of era write it,
-// and says what of the call they cannot. h is the header of the same file. It
-// fails, leaving dst as it was, for an operation that upstream does not have.
+// and says what of the call they cannot hold. h is the header of the file that
+// the record is from. Where rec.Extra has the record of the very era, that is
+// what is appended. It fails, leaving dst as it was, for what those releases
+// would not read: an operation whose arguments are not known, a text that is not
+// UTF-8, a prefetch that is none.
 //
 // Source: reference lct-v1.md, sections 1.4, 2, 3.1 and 3.2.
 func AppendRecord(dst []byte, era Era, h *trace.Header, rec *trace.Record, a *trace.Args) ([]byte, Loss, error) {
 	start := len(dst)
 	e := encoder{era: era, b: append(dst, 0, 0, 0, 0)}
+	monoS, wallS := monoSeconds(rec.MonoNS, h.MonoStartNS), wallSeconds(rec.WallNS)
+	if x := rec.Extra; x != nil {
+		if x.Frame != nil {
+			if from, ok := EraOf(h.Release); ok && from == era {
+				out, err := e.verbatim(rec, start)
+				return out, 0, err
+			}
+			e.loss |= LossForm
+		}
+		if x.HasMono {
+			monoS = x.MonoS
+		}
+		if x.HasWall {
+			wallS = x.WallS
+		}
+	}
+	e.lose(LossTime, secondsToNS(monoS) != rec.MonoNS || secondsToNS(wallS) != rec.WallNS)
 	e.b = msgp.AppendMapHeader(e.b, 5)
 	e.b = appendStr(appendStr(e.b, "type"), "record")
-	e.b = msgp.AppendFloat64(appendStr(e.b, "t_mono"), monoSeconds(rec.MonoNS, h.MonoStartNS))
-	e.b = msgp.AppendFloat64(appendStr(e.b, "t_wall"), wallSeconds(rec.WallNS))
-	e.b = appendStr(appendStr(e.b, "qualname"), rec.Qualname)
+	e.b = msgp.AppendFloat64(appendStr(e.b, "t_mono"), monoS)
+	e.b = msgp.AppendFloat64(appendStr(e.b, "t_wall"), wallS)
+	e.str("qualname", rec.Qualname)
 	e.b = appendStr(e.b, "args")
-	switch rec.Op {
+	e.args(rec.Op, a)
+	if e.err != nil {
+		return dst[:start], 0, fmt.Errorf("encode %s: %w", rec.Qualname, e.err)
+	}
+	out, err := closeFrame(e.b, start)
+	return out, e.loss, err
+}
+
+// verbatim appends the record of upstream's file that rec carries, if that is
+// what it is: it may come from any file.
+func (e *encoder) verbatim(rec *trace.Record, start int) ([]byte, error) {
+	var raw rawRecord
+	err := scanRecord(rec.Extra.Frame, &raw)
+	if err == nil && string(raw.qualname) != rec.Qualname {
+		err = fmt.Errorf("it is one of %s", raw.qualname)
+	}
+	if err != nil {
+		return e.b[:start], fmt.Errorf("encode %s: LMCache's record: %w", rec.Qualname, err)
+	}
+	return closeFrame(append(e.b, rec.Extra.Frame...), start)
+}
+
+// args appends the map of the arguments.
+func (e *encoder) args(op trace.Op, a *trace.Args) {
+	switch op {
 	case trace.OpReserveWrite:
 		e.reserveWrite(a)
 	case trace.OpFinishWrite, trace.OpReadPrefetchedEnter, trace.OpReadPrefetchedExit:
@@ -67,16 +157,27 @@ func AppendRecord(dst []byte, era Era, h *trace.Header, rec *trace.Record, a *tr
 	case trace.OpFinishReadPrefetched:
 		e.fields(2)
 		e.keys("keys", a.Keys)
-		if era >= E5 {
+		if e.era >= E5 {
 			e.int("read_locks", a.Count)
 		} else {
 			e.extraCount(a.Count)
 		}
-	default:
-		return dst[:start], 0, fmt.Errorf("encode %s: no such operation in LMCache", rec.Qualname)
+	case trace.OpUnknown:
+		if len(a.Raw) == 0 {
+			e.fail(errors.New("no such operation in LMCache"))
+			return
+		}
+		s := scanner{b: a.Raw}
+		h, n, err := s.next()
+		if err == nil && h.kind == kindMap {
+			err = s.strMap(n)
+		}
+		if err != nil || h.kind != kindMap || s.pos != len(a.Raw) {
+			e.fail(errors.New("its arguments are no msgpack map"))
+			return
+		}
+		e.b = append(e.b, a.Raw...)
 	}
-	out, err := closeFrame(e.b, start)
-	return out, e.loss, err
 }
 
 // closeFrame stores the length of the frame that begins at start.
@@ -104,6 +205,13 @@ type encoder struct {
 	b    []byte
 	era  Era
 	loss Loss
+	err  error // the first
+}
+
+func (e *encoder) fail(err error) {
+	if e.err == nil {
+		e.err = err
+	}
 }
 
 func (e *encoder) lose(what Loss, when bool) {
@@ -114,12 +222,20 @@ func (e *encoder) lose(what Loss, when bool) {
 
 func (e *encoder) fields(n uint32)          { e.b = msgp.AppendMapHeader(e.b, n) }
 func (e *encoder) name(s string)            { e.b = appendStr(e.b, s) }
-func (e *encoder) str(name, v string)       { e.b = appendStr(appendStr(e.b, name), v) }
 func (e *encoder) int(name string, v int64) { e.b = appendInt(appendStr(e.b, name), v) }
 func (e *encoder) bool(name string, v bool) { e.b = msgp.AppendBool(appendStr(e.b, name), v) }
 func (e *encoder) list(name string, n int) {
 	e.b = msgp.AppendArrayHeader(appendStr(e.b, name), uint32(n))
 }
+
+// str appends a str. Upstream's decoder refuses one that is not UTF-8.
+func (e *encoder) str(name, v string) {
+	if !utf8.ValidString(v) {
+		e.fail(fmt.Errorf("%s %q is not UTF-8", name, v))
+	}
+	e.b = appendStr(appendStr(e.b, name), v)
+}
+
 func (e *encoder) member(name, tag, v string) { e.name(name); e.tag(tag); e.b = appendStr(e.b, v) }
 
 // tag begins a codec's wrapper; the payload follows.
@@ -127,6 +243,12 @@ func (e *encoder) tag(tag string) {
 	e.b = append(e.b, "\x82\xa5__t__"...)
 	e.b = appendStr(e.b, tag)
 	e.b = append(e.b, "\xa1v"...)
+}
+
+// readers writes a number of readers, which is 1 at least.
+func (e *encoder) readers(s *kv.PrefetchSpec) {
+	e.lose(LossLocks, s.Readers < 1)
+	e.int("num_kv_readers", int64(max(s.Readers, 1)))
 }
 
 // extraCount writes read locks as those beyond the first.
@@ -196,6 +318,19 @@ func (e *encoder) reserveWrite(a *trace.Args) {
 // submitPrefetch writes the arguments in the order of each era's signature.
 func (e *encoder) submitPrefetch(a *trace.Args) {
 	s := a.Spec
+	if s == nil {
+		e.fail(errors.New("no spec"))
+		return
+	}
+	if err := checkSpec(s); err != nil {
+		e.fail(err)
+		return
+	}
+	if e.era >= E6 {
+		e.lose(LossShape, s.Flat)
+	} else {
+		e.lose(LossShape, !s.Flat && !e.isGrid(s))
+	}
 	e.lose(LossTags, e.era < S2 && (s.L1Tags != nil || s.L2Tags != nil))
 	e.lose(LossSkipL2, a.Flag && (e.era < E2b || e.era == S2))
 	switch e.era {
@@ -238,6 +373,57 @@ func (e *encoder) submitPrefetch(a *trace.Args) {
 	if e.era != S2 {
 		e.bool("skip_l2", a.Flag)
 	}
+}
+
+// checkSpec returns why no release would read the spec; the number of readers
+// apart, which can be put right.
+func checkSpec(s *kv.PrefetchSpec) error {
+	own := *s
+	own.Readers = max(own.Readers, 1)
+	if err := own.Validate(); err != nil {
+		return err
+	}
+	for _, tags := range [][]kv.MemoryTag{s.L1Tags, s.L2Tags} {
+		for _, t := range tags {
+			if !slices.Contains(memorySegments, t.Segment) || !slices.Contains(memoryResidencies, t.Residency) {
+				return fmt.Errorf("unknown memory tag %s/%s", t.Segment, t.Residency)
+			}
+		}
+	}
+	return nil
+}
+
+// isGrid reports whether the groups of s come back from a flat list: whether a
+// chunk's keys differ in the context alone, and a row's in the hash alone.
+func (e *encoder) isGrid(s *kv.PrefetchSpec) bool {
+	rows, chunks := len(s.Groups), s.Chunks()
+	if chunks == 0 || rows > maxContexts {
+		return false
+	}
+	groups := 0
+	for i := range s.Groups {
+		if firstRow(s, i) == i {
+			groups++
+		}
+		for j := range i {
+			if e.sameRow(&s.Groups[i].Keys[0], &s.Groups[j].Keys[0]) {
+				return false
+			}
+		}
+		for c := range chunks {
+			k, first := &s.Groups[i].Keys[c], &s.Groups[0].Keys[c]
+			if k.Hash != first.Hash || k.HashLen != first.HashLen || k.Scope.Model() != first.Scope.Model() ||
+				!e.sameRow(k, &s.Groups[i].Keys[0]) || k.Group != s.Groups[i].Group {
+				return false
+			}
+		}
+	}
+	return e.era < E3b || rows%groups == 0
+}
+
+// sameRow compares what of two keys' contexts the era holds.
+func (e *encoder) sameRow(a, b *kv.ObjectKey) bool {
+	return a.Rank == b.Rank && (e.era == E1 || a.Group == b.Group)
 }
 
 // flatKeys writes the grid as one list, chunk-major.
@@ -329,7 +515,7 @@ func (e *encoder) requestSpec(s *kv.PrefetchSpec) {
 		e.oneLayout(s)
 	}
 	if e.era == E5 {
-		e.int("num_kv_readers", int64(s.Readers))
+		e.readers(s)
 	} else {
 		e.extraCount(int64(s.Readers))
 	}
@@ -376,7 +562,7 @@ func (e *encoder) taskSpec(s *kv.PrefetchSpec) {
 		e.layout("layout_desc", g.Layout)
 		e.int("sliding_window_size", int64(g.Window))
 	}
-	e.int("num_kv_readers", int64(s.Readers))
+	e.readers(s)
 	policy := s.Policy
 	if policy == kv.FetchSegmentedPrefix {
 		e.lose(LossPolicy, true)

@@ -91,7 +91,7 @@ func TestLoss(t *testing.T) {
 		{"policy", lct.E6, prefetch, with(func(s *kv.PrefetchSpec) { s.Policy = kv.FetchSegmentedPrefix }), "fetching_policy"},
 		{"lock", lct.E2b, prefetch, with(func(s *kv.PrefetchSpec) { s.Lock = kv.NoLock }), "lock_mode"},
 		{"lock", lct.E3a, prefetch, with(func(s *kv.PrefetchSpec) { s.Lock = kv.NoLock }), ""},
-		{"group", lct.E1, prefetch, with(second(layout, kv.FullAttention)), "object_group_id"},
+		{"group", lct.E1, prefetch, with(second(layout, kv.FullAttention)), "object_group_id, shape of the key groups"},
 		{"window", lct.E2a, prefetch, with(second(layout, 4)), "sliding_window_size"},
 		{"window", lct.E3a, prefetch, with(second(layout, 4)), ""},
 		{"layout", lct.E3b, prefetch, with(second(other, 4)), "layout_desc by group"},

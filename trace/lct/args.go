@@ -31,8 +31,15 @@ type argsDecoder struct {
 //
 // Source: reference lct-v1.md, sections 3.1, 3.2 and 3.4.
 func (d *argsDecoder) decode(op trace.Op, b []byte, a *trace.Args) error {
-	*a = trace.Args{Keys: a.Keys[:0]}
+	*a = trace.Args{Keys: a.Keys[:0], Raw: a.Raw[:0]}
 	d.flat.reset()
+	if op == trace.OpUnknown {
+		if _, err := checkTags(b); err != nil {
+			return err
+		}
+		a.Raw = append(a.Raw, b...)
+		return nil
+	}
 	n, b, err := fields(b)
 	if err != nil {
 		return err
@@ -47,8 +54,6 @@ func (d *argsDecoder) decode(op trace.Op, b []byte, a *trace.Args) error {
 		}
 		b = rest
 		switch {
-		case op == trace.OpUnknown:
-			b, err = checkTags(b)
 		case string(name) == "keys" && prefetch:
 			keys = true
 			d.flat.keys, b, err = d.keyReader.list(d.flat.keys[:0], b)
@@ -86,8 +91,6 @@ func (d *argsDecoder) decode(op trace.Op, b []byte, a *trace.Args) error {
 		}
 	}
 	switch {
-	case op == trace.OpUnknown:
-		return nil
 	case prefetch && !spec && !keys:
 		return errors.New("missing argument spec")
 	case !prefetch && !keys:

@@ -43,6 +43,17 @@ func EraOf(release string) (era Era, ok bool) {
 	return 0, false
 }
 
+// Release returns the newest release of the era.
+func (e Era) Release() string {
+	name := ""
+	for _, r := range releases {
+		if r.era == e {
+			name = r.name
+		}
+	}
+	return name
+}
+
 // Releases returns the known releases, oldest first.
 func Releases() []string {
 	names := make([]string, len(releases))
@@ -74,10 +85,43 @@ const (
 	LossLayout                     // layouts that differ by group: from E4 on
 	LossSkipL2                     // skip_l2: E2b to E6
 	LossTags                       // memory tags: S2 only
-	LossLocks                      // a number of read locks below 1: not in the eras that count the extra ones
+	LossLocks                      // a number of read locks, or of readers, below 1: only read_locks from E5 on
+	LossShape                      // groups that are no grid of chunks: E6 and S2; a list that is none: E1 to E5
+	LossForm                       // what Extra.Frame has beyond the internal form: in its own era only
+	LossTime                       // a time that no float64 of seconds gives back: in no release
+	numLosses     = iota
 )
 
-var lossNames = [...]string{"cache_salt", "object_group_id", "mode", "fetching_policy", "lock_mode", "sliding_window_size", "layout_desc by group", "skip_l2", "memory tags", "read_locks"}
+var lossNames = [numLosses]string{"cache_salt", "object_group_id", "mode", "fetching_policy", "lock_mode", "sliding_window_size", "layout_desc by group", "skip_l2", "memory tags", "read_locks", "shape of the key groups", "form of the record", "time"}
+
+var lossPhrases = [numLosses]string{
+	"lose their cache salt", "lose their object groups", "lose their write mode (update or all)", "lose their fetch policy",
+	"lose their lock mode (NO_LOCK)", "lose their attention windows", "lose their layouts by object group", "lose their skip_l2",
+	"lose their memory tags", "lose their number of read locks, which is below 1",
+	"lose their shape (a flat key list, or a grid of key groups)",
+	"lose their form (what only the release of the recording has a place for)",
+	"lose their exact times (rounded to a float64 of seconds)",
+}
+
+// Losses counts records by what they lost.
+type Losses [numLosses]int64
+
+// Add counts a record.
+func (n *Losses) Add(l Loss) {
+	for i := range n {
+		n[i] += int64(l >> i & 1)
+	}
+}
+
+// Each calls f for every loss that was counted, with what it does to the
+// records, as "lose their cache salt", and its name.
+func (n *Losses) Each(f func(records int64, phrase, name string)) {
+	for i, records := range n {
+		if records > 0 {
+			f(records, lossPhrases[i], lossNames[i])
+		}
+	}
+}
 
 // String names what was lost, by upstream's argument names.
 func (l Loss) String() string {

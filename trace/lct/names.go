@@ -7,6 +7,16 @@ type opName struct {
 	text  string
 	op    trace.Op
 	count int64 // used by Summarize only
+	row   *trace.Row
+}
+
+// foreign returns the row of an operation that is not in the schema: its
+// arguments are what upstream encoded.
+func (n *opName) foreign() *trace.Row {
+	if n.row == nil {
+		n.row = &trace.Row{Qualname: n.text, Args: []trace.Arg{{Name: "args", Type: trace.ArgRaw}}}
+	}
+	return n.row
 }
 
 // nameTable finds the names of a file again without allocating. It holds what

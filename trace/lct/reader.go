@@ -35,6 +35,7 @@ type Reader struct {
 	names nameTable
 
 	args    argsDecoder
+	exact   *exact      // nil until Exact
 	into    *trace.Args // what decodeArgs fills
 	argsErr error       // and what it found
 }
@@ -123,7 +124,13 @@ func (r *Reader) advance() {
 			MonoNS: secondsToNS(raw.monoS), WallNS: secondsToNS(raw.wallS),
 			Seq: r.seq, Offset: int64(frame),
 		}
+		if r.name.op == trace.OpUnknown {
+			r.rec.Row = r.name.foreign()
+		}
 		r.monoS, r.raw = raw.monoS, raw.args
+		if r.exact != nil {
+			r.rec.Extra = r.exact.extra(r, left[:size], &raw)
+		}
 		r.seq++
 		r.ok = true
 		return

@@ -1,0 +1,58 @@
+package lct
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/lmcache/lmcache-go/trace"
+)
+
+// Recording makes a trace.Recorder write upstream's format, as the releases of
+// era do: for trace.Options.NewFile. What calls lose by it is told to log, once,
+// when the file is closed; log may be nil.
+func Recording(era Era, log *slog.Logger) func(path string, h *trace.Header) (trace.FrameWriter, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return func(path string, h *trace.Header) (trace.FrameWriter, error) {
+		w, err := Create(path, h, era)
+		if err != nil {
+			return nil, err
+		}
+		return &recording{w: w, log: log}, nil
+	}
+}
+
+// recording is the file of a recorder.
+type recording struct {
+	w      *Writer
+	log    *slog.Logger
+	record trace.Record
+	closed bool
+}
+
+// Call appends a call. Upstream numbers none.
+func (r *recording) Call(op trace.Op, seq uint64, monoNS, wallNS int64, a *trace.Args) error {
+	r.record = trace.Record{Op: op, Qualname: op.String(), MonoNS: monoNS, WallNS: wallNS, Seq: seq}
+	return r.w.Write(&r.record, a)
+}
+
+// Drops does nothing: the format has no place for it. The recorder logs the
+// count when it is closed.
+func (r *recording) Drops(uint64) error { return nil }
+
+// Flush does nothing: there are no counts.
+func (r *recording) Flush() {}
+
+func (r *recording) Close() error {
+	if !r.closed {
+		r.closed = true
+		losses := r.w.Losses()
+		losses.Each(func(records int64, phrase, name string) {
+			if name != LossTime.String() { // the format's times are float64s, nobody expects else
+				r.log.Warn(fmt.Sprintf("trace recorder: %d record(s) %s: not in the format of LMCache %s", records, phrase, r.w.era.Release()))
+			}
+		})
+	}
+	return r.w.Close()
+}
