@@ -240,7 +240,7 @@ func BenchmarkDrain(b *testing.B) {
 				empty(n)
 			}
 		}
-		drainTo := func(b *testing.B, fresh bool, out frameWriter) {
+		drainTo := func(b *testing.B, fresh bool, out FrameWriter) {
 			r := benchRecorder(b)
 			d := &drain{in: ringReader{ring: r.ring}, ids: newRingIDs(r.defs.mem, r.defs.tail), out: out, log: r.log,
 				anchor: func() (int64, int64) { return 0, 0 }, nextAnchor: 1 << 62}
