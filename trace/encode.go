@@ -284,6 +284,10 @@ func (w *writer) operation(row *Row) (uint16, error) {
 	for _, arg := range row.Args {
 		b = appendStr(appendStr(b, arg.Name), arg.Type.String())
 	}
+	b = binary.AppendUvarint(b, uint64(len(row.Counts)))
+	for _, name := range row.Counts {
+		b = appendStr(b, name)
+	}
 	return uint16(row.Op), w.emit(kindOp, uint16(row.Op), b)
 }
 

@@ -22,6 +22,7 @@ type recordFlags struct {
 	overflow  string
 	ringDir   string
 	ringBytes int64
+	outcomes  string
 }
 
 // Limits of --trace-ring-size. The smallest has room for a few calls of the
@@ -33,11 +34,12 @@ const (
 )
 
 func (f *recordFlags) define(cmd *cobra.Command) {
-	f.cmd, f.overflow, f.ringBytes = cmd, "drop", defaultRingBytes
+	f.cmd, f.overflow, f.ringBytes, f.outcomes = cmd, "drop", defaultRingBytes, "on"
 	section(cmd, "Recording", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&f.level, []string{string(trace.LevelStorage)}}, "trace-level", "record the calls of this layer: storage; without it nothing is recorded")
 		flags.Var(textFlag{&f.output}, "trace-output", "trace file; a name with process id and time in the folder for temporary files if empty")
 		flags.Var(choiceValue{&f.overflow, []string{"drop", "block"}}, "trace-overflow", "when the ring is full: drop and count the call, or block until there is room")
+		flags.Var(choiceValue{&f.outcomes, []string{"on", "off"}}, "trace-outcomes", "record what came of each call, too: its duration, counts of hits and refusals, and which keys")
 		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "folder of the ring, best in memory; shared memory if empty")
 		flags.Var(sizeValue{&f.ringBytes}, "trace-ring-size", "calls that the ring can hold, in bytes or with KiB, MiB, GiB")
 	})
@@ -74,6 +76,7 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config) (*trace.Recor
 	return trace.Create(path, trace.Options{
 		Level: trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
 		Build: "lmcache " + version(), RingDir: f.ringDir, RingBytes: int(f.ringBytes), Overflow: overflow, Log: a.log,
+		NoOutcomes: f.outcomes == "off",
 	})
 }
 
