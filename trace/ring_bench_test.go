@@ -52,10 +52,12 @@ func benchCall(keys int) *Args {
 // discard is a file that takes calls and keeps nothing.
 type discard struct{}
 
-func (discard) Call(Op, uint64, int64, int64, *Args) error { return nil }
-func (discard) Drops(uint64) error                         { return nil }
-func (discard) Flush()                                     {}
-func (discard) Close() error                               { return nil }
+func (discard) Call(Op, uint64, int64, int64, *Args) error              { return nil }
+func (discard) Drops(uint64) error                                      { return nil }
+func (discard) Outcome(Op, uint64, int64, int64, int64, *Outcome) error { return nil }
+func (discard) LostOutcomes(uint64)                                     {}
+func (discard) Flush()                                                  {}
+func (discard) Close() error                                            { return nil }
 
 // inBursts calls call in as many goroutines, n times in all, in bursts of half
 // a ring's calls; reset, which makes room, is not timed.

@@ -17,6 +17,7 @@ import (
 // dumpOptions say which records to print, and how.
 type dumpOptions struct {
 	jsonl    bool
+	outcomes bool
 	limit    int64    // records to print; all if zero
 	ops      []string // names, short or qualified; all if empty
 	from, to float64  // t_mono in seconds, both inclusive
@@ -29,7 +30,8 @@ func newTraceDump(a *app) *cobra.Command {
 		Short: "Print the records of a trace",
 		Long: `Print the records of a trace in file order: one line a record with its number,
 time, operation and arguments, key lists as a count with the first and last key;
-or with --jsonl one JSON object a record, complete.`,
+or with --jsonl one JSON object a record, complete. With --outcomes what came of the
+calls is printed, too, where it stands in the file: behind its call.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err == nil {
@@ -43,6 +45,7 @@ or with --jsonl one JSON object a record, complete.`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
+	flags.BoolVar(&o.outcomes, "outcomes", false, "also print what came of the calls, where the file has it")
 	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
 	flags.Var(floatValue{&o.from}, "from", "only records from this time on, in seconds since the start")
 	flags.Var(floatValue{&o.to}, "to", "only records up to this time, in seconds since the start (default the end)")
@@ -101,6 +104,11 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 	return o.from <= t && t <= o.to
 }
 
+// wantsOutcome reports whether the call of out is to be printed.
+func (o *dumpOptions) wantsOutcome(out *trace.OutcomeRecord) bool {
+	return o.wants(&trace.Record{Qualname: out.Qualname, MonoNS: out.MonoNS - out.DurationNS})
+}
+
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	src, err := tracefile.Open(path, a.warn)
 	if err != nil {
@@ -128,6 +136,19 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 		line    []byte
 		printed int64
 	)
+	if native, ok := src.(trace.OutcomeSource); ok && o.outcomes {
+		native.OnOutcome(func(out *trace.OutcomeRecord) {
+			if !o.wantsOutcome(out) {
+				return
+			}
+			if o.jsonl {
+				line = appendOutcomeJSON(line[:0], out)
+			} else {
+				line = appendOutcomeText(line[:0], out)
+			}
+			_, _ = w.Write(append(line, '\n')) // a write error stays: the next record meets it
+		})
+	}
 	for n := int64(1); src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
