@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATA", data)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a race is still reported; the second of waiting adds up
 			env.Values[background{}] = map[string]*process{}
 			return nil
 		},
@@ -115,7 +116,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	p := &process{cmd: exec.Command(path, args[3:]...), read: make(chan struct{})}
 	p.cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LMCACHE_LOG_LEVEL"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GORACE", "LMCACHE_LOG_LEVEL"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	p.cmd.Stdout = &p.stdout
