@@ -17,6 +17,7 @@ import (
 // dumpOptions say which records to print, and how.
 type dumpOptions struct {
 	jsonl    bool
+	brief    bool     // one line a record
 	limit    int64    // records to print; all if zero
 	ops      []string // names, short or qualified; all if empty
 	from, to float64  // t_mono in seconds, both inclusive
@@ -27,9 +28,11 @@ func newTraceDump(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dump FILE [flags]",
 		Short: "Print the records of a trace",
-		Long: `Print the records of a trace in file order: one line a record with its number,
-time, operation and arguments, key lists as a count with the first and last key;
-or with --jsonl one JSON object a record, complete.`,
+		Long: `Print a trace in file order: the header, then each record with its times, its
+operation and a line for each argument. Nothing is left out, so that the text can
+be read back (FORMAT.md, section 9). With --brief one line a record: its number,
+time, operation and arguments, key lists as a count with the first and last key.
+With --jsonl one JSON object a record, complete.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err == nil {
@@ -42,6 +45,7 @@ or with --jsonl one JSON object a record, complete.`,
 		},
 	}
 	flags := cmd.Flags()
+	flags.BoolVar(&o.brief, "brief", false, "one line a record, with long hashes and key lists cut short")
 	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
 	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
 	flags.Var(floatValue{&o.from}, "from", "only records from this time on, in seconds since the start")
@@ -82,6 +86,8 @@ func shortOp(qualname string) string {
 
 func (o *dumpOptions) check() error {
 	switch {
+	case o.brief && o.jsonl:
+		return usagef("argument --jsonl: not allowed with argument --brief")
 	case math.IsNaN(o.from):
 		return usagef("argument --from: invalid value: nan (allowed: a time in seconds)")
 	case math.IsNaN(o.to):
@@ -102,7 +108,11 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 }
 
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
-	src, err := tracefile.Open(path, a.warn)
+	open := tracefile.OpenExact
+	if o.brief || o.jsonl {
+		open = tracefile.Open
+	}
+	src, err := open(path, a.warn)
 	if err != nil {
 		return about(path, err)
 	}
@@ -128,26 +138,57 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 		line    []byte
 		printed int64
 	)
+	text := !o.brief && !o.jsonl
+	drops := dropLines{text: text}
+	drops.src, _ = src.(interface{ Dropped() uint64 })
+	if text {
+		line = trace.AppendTextHeader(line, src.Header())
+	}
 	for n := int64(1); src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		rec := src.Record()
-		if !o.wants(&rec) {
-			continue
+		line = drops.append(line)
+		wanted := o.wants(&rec)
+		if wanted {
+			argsErr := src.Args(&args)
+			switch {
+			case o.jsonl:
+				line = append(appendRecordJSON(line, n, &rec, &args, argsErr), '\n')
+			case o.brief:
+				line = append(appendRecordBrief(line, n, &rec, &args, argsErr), '\n')
+			default:
+				line = trace.AppendText(line, &rec, &args, argsErr)
+			}
 		}
-		argsErr := src.Args(&args)
-		if o.jsonl {
-			line = appendRecordJSON(line[:0], n, &rec, &args, argsErr)
-		} else {
-			line = appendRecordText(line[:0], n, &rec, &args, argsErr)
-		}
-		if _, err := w.Write(append(line, '\n')); err != nil {
+		if _, err := w.Write(line); err != nil {
 			return err
 		}
-		if printed++; printed == o.limit {
-			return nil
+		line = line[:0]
+		if wanted {
+			if printed++; printed == o.limit {
+				return nil
+			}
 		}
 	}
+	if _, err := w.Write(drops.append(line)); err != nil {
+		return err
+	}
 	return src.Err()
+}
+
+// dropLines prints where calls were lost, in the text form.
+type dropLines struct {
+	src   interface{ Dropped() uint64 } // nil if it does not say
+	text  bool
+	total uint64
+}
+
+func (d *dropLines) append(b []byte) []byte {
+	if !d.text || d.src == nil || d.src.Dropped() == d.total {
+		return b
+	}
+	d.total = d.src.Dropped()
+	return trace.AppendTextDrops(b, d.total)
 }
