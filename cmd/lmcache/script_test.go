@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -17,10 +18,16 @@ func TestMain(m *testing.M) {
 //
 //	status N command args...
 //
-// which runs a command that must exit with status N, or with "any" one.
+// which runs a command that must exit with status N, or with "any" one. $VECTORS
+// is the folder with LMCache's files.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			vectors, err := filepath.Abs("../../testdata/lct-v1")
+			env.Setenv("VECTORS", vectors)
+			return err
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) < 2 {
