@@ -168,14 +168,8 @@ func (w *writer) appendKeys(b []byte, keys []kv.ObjectKey) ([]byte, error) {
 // pattern returns the pattern that keys begin with: the contexts of the leading
 // keys that share a hash.
 func (w *writer) pattern(keys []kv.ObjectKey) (id uint32, width int, err error) {
-	first := &keys[0]
-	for width = 1; width < len(keys) && width < maxPattern; width++ {
-		if k := &keys[width]; !sameHash(&k.Hash, &first.Hash) || k.HashLen != first.HashLen {
-			break
-		}
-	}
-	if width == 1 {
-		c := contextOf(first)
+	if width = patternWidth(keys); width == 1 {
+		c := contextOf(&keys[0])
 		if c == w.lastContext && w.lastPattern != 0 {
 			return w.lastPattern, 1, nil
 		}
@@ -204,6 +198,20 @@ func (w *writer) pattern(keys []kv.ObjectKey) (id uint32, width int, err error) 
 		w.grids[string(w.patternKey)] = id
 	}
 	return id, width, nil
+}
+
+// patternWidth returns how many of keys, at least one, share the first one's
+// hash and so make a pattern.
+func patternWidth(keys []kv.ObjectKey) int {
+	first := &keys[0]
+	width := 1
+	for width < len(keys) && width < maxPattern {
+		if k := &keys[width]; !sameHash(&k.Hash, &first.Hash) || k.HashLen != first.HashLen {
+			break
+		}
+		width++
+	}
+	return width
 }
 
 // continues reports whether column has one hash and the contexts of first.

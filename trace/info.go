@@ -72,7 +72,12 @@ func (s *Summary) writeRecording(b *strings.Builder) {
 		fmt.Fprintf(b, "    %-*s%s\n", labelWidth-2, label+":", fmt.Sprintf(format, args...))
 	}
 	b.WriteString("  recording:\n")
-	line("recorder", "%s, pid %d on %s", h.Build, h.PID, h.Host)
+	if h.Release != "" {
+		line("converted from", "LMCache %s", h.Release)
+	}
+	if h.Release == "" || h.Build != "" {
+		line("recorder", "%s, pid %d on %s", h.Build, h.PID, h.Host)
+	}
 	line("started", "%s", time.Unix(0, h.WallStartNS).UTC().Format(time.RFC3339))
 	line("bytes", "%d", s.Bytes)
 	if s.Sealed {
@@ -189,7 +194,7 @@ func (s *Summary) JSON() any {
 	}
 	if h.Native {
 		j := &recordingJSON{
-			Recorder: h.Build, PID: h.PID, Host: h.Host, Bytes: s.Bytes, Blocks: s.Blocks, Sealed: s.Sealed,
+			Release: h.Release, Recorder: h.Build, PID: h.PID, Host: h.Host, Bytes: s.Bytes, Blocks: s.Blocks, Sealed: s.Sealed,
 			Lost: max(s.Lost, s.Dropped), DropRanges: []dropRangeJSON{},
 		}
 		for _, d := range s.DropRanges {
@@ -255,6 +260,7 @@ type summaryJSON struct {
 
 // recordingJSON is what only a native file knows.
 type recordingJSON struct {
+	Release       string                      `json:"converted_from,omitempty"` // release of LMCache
 	Recorder      string                      `json:"recorder"`
 	PID           int                         `json:"pid"`
 	Host          string                      `json:"host"`

@@ -153,7 +153,12 @@ func (t *tables) defineOp(id uint16, c *cursor) error {
 	if d.op = ParseOp(d.qualname); d.op != OpUnknown {
 		d.qualname = d.op.String() // one string for all blocks
 	}
-	if d.err == nil && !slices.EqualFunc(d.args, d.op.Row().Args, func(a argDefinition, b Arg) bool { return a.name == b.Name && a.typ == b.Type }) {
+	for i, a := range d.args {
+		if d.err == nil && slices.ContainsFunc(d.args[:i], func(b argDefinition) bool { return a.typ == b.typ }) {
+			d.err = fmt.Errorf("two arguments of type %v", a.typ)
+		}
+	}
+	if d.err == nil && (d.op == OpUnknown || !slices.EqualFunc(d.args, d.op.Row().Args, func(a argDefinition, b Arg) bool { return a.name == b.Name && a.typ == b.Type })) {
 		d.row = &Row{Op: d.op, Qualname: d.qualname}
 		for _, a := range d.args {
 			d.row.Args = append(d.row.Args, Arg{a.name, a.typ})

@@ -82,7 +82,7 @@ func dumpText(t *testing.T, s trace.Source, o dumpOptions) string {
 	return b.String()
 }
 
-func TestDumpText(t *testing.T) {
+func TestDumpBrief(t *testing.T) {
 	const key = "meta/m@02010201@3@"
 	want := `      1        0.000000  reserve_write  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]  layout_desc=[2,4]:bfloat16  mode=update
       2        0.500000  finish_write  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
@@ -93,7 +93,7 @@ func TestDumpText(t *testing.T) {
       7        3.000000  lmcache.v9.Other.call  (an operation that this build does not know)
       8        3.500000  finish_write  cannot be decoded: trace.codecs: unknown tag 'X'
 `
-	if got := dumpText(t, everyOp(t), dumpOptions{to: math.Inf(1)}); got != want {
+	if got := dumpText(t, everyOp(t), dumpOptions{brief: true, to: math.Inf(1)}); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -163,6 +163,7 @@ func TestDumpSelects(t *testing.T) {
 		{"times, inclusive", dumpOptions{from: 1, to: 2}, "3 4 5"},
 		{"nothing", dumpOptions{from: 99, to: all}, ""},
 	} {
+		tt.o.brief = true
 		var got []string
 		for _, line := range strings.Split(dumpText(t, everyOp(t), tt.o), "\n") {
 			if f := strings.Fields(line); len(f) > 0 {

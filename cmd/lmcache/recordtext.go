@@ -10,9 +10,9 @@ import (
 	"github.com/lmcache/lmcache-go/trace"
 )
 
-// appendRecordText appends record number n as one line. argsErr says why there
+// appendRecordBrief appends record number n as one line. argsErr says why there
 // are no arguments.
-func appendRecordText(b []byte, n int64, rec *trace.Record, a *trace.Args, argsErr error) []byte {
+func appendRecordBrief(b []byte, n int64, rec *trace.Record, a *trace.Args, argsErr error) []byte {
 	b = fmt.Appendf(b, "%7d  %14.6f  %s", n, float64(rec.MonoNS)/1e9, shortOp(rec.Qualname))
 	if argsErr != nil {
 		return fmt.Appendf(b, "  cannot be decoded: %v", argsErr)

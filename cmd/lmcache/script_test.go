@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 //	                              it must exit with status N
 //	json VAR FILE KEY...          set $VAR to a value of a JSON file
 //
-// and the condition [smalldisk]: a file system of a few MiB can be mounted, as
+// $VECTORS is the folder of LMCache's files. There is the condition [smalldisk]: a file system of a few MiB can be mounted, as
 // `unshare -rm` lets most users do.
 func TestScripts(t *testing.T) {
 	data, err := filepath.Abs("../../testdata")
@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATA", data)
+			env.Setenv("VECTORS", filepath.Join(data, "lct-v1"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a race is still reported; the second of waiting adds up
 			env.Values[background{}] = map[string]*process{}
 			return nil

@@ -18,6 +18,7 @@ import (
 type dumpOptions struct {
 	jsonl    bool
 	outcomes bool
+	brief    bool     // one line a record
 	limit    int64    // records to print; all if zero
 	ops      []string // names, short or qualified; all if empty
 	from, to float64  // t_mono in seconds, both inclusive
@@ -28,10 +29,12 @@ func newTraceDump(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dump FILE [flags]",
 		Short: "Print the records of a trace",
-		Long: `Print the records of a trace in file order: one line a record with its number,
-time, operation and arguments, key lists as a count with the first and last key;
-or with --jsonl one JSON object a record, complete. With --outcomes what came of the
-calls is printed, too, where it stands in the file: behind its call.`,
+		Long: `Print a trace in file order: the header, then each record with its times, its
+operation and a line for each argument. Nothing is left out, so that the text can
+be read back (FORMAT.md, section 9). With --brief one line a record: its number,
+time, operation and arguments, key lists as a count with the first and last key.
+With --jsonl one JSON object a record, complete. With --outcomes these two also
+print what came of the calls, where it stands in the file: behind its call.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err == nil {
@@ -44,6 +47,7 @@ calls is printed, too, where it stands in the file: behind its call.`,
 		},
 	}
 	flags := cmd.Flags()
+	flags.BoolVar(&o.brief, "brief", false, "one line a record, with long hashes and key lists cut short")
 	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
 	flags.BoolVar(&o.outcomes, "outcomes", false, "also print what came of the calls, where the file has it")
 	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
@@ -85,6 +89,8 @@ func shortOp(qualname string) string {
 
 func (o *dumpOptions) check() error {
 	switch {
+	case o.brief && o.jsonl:
+		return usagef("argument --jsonl: not allowed with argument --brief")
 	case math.IsNaN(o.from):
 		return usagef("argument --from: invalid value: nan (allowed: a time in seconds)")
 	case math.IsNaN(o.to):
@@ -110,7 +116,11 @@ func (o *dumpOptions) wantsOutcome(out *trace.OutcomeRecord) bool {
 }
 
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
-	src, err := tracefile.Open(path, a.warn)
+	open := tracefile.OpenExact
+	if o.brief || o.jsonl {
+		open = tracefile.Open
+	}
+	src, err := open(path, a.warn)
 	if err != nil {
 		return about(path, err)
 	}
@@ -134,6 +144,7 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 	var (
 		args    trace.Args
 		line    []byte
+		outcome []byte
 		printed int64
 	)
 	if native, ok := src.(trace.OutcomeSource); ok && o.outcomes {
@@ -142,33 +153,64 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 				return
 			}
 			if o.jsonl {
-				line = appendOutcomeJSON(line[:0], out)
+				outcome = appendOutcomeJSON(outcome[:0], out)
 			} else {
-				line = appendOutcomeText(line[:0], out)
+				outcome = appendOutcomeText(outcome[:0], out)
 			}
-			_, _ = w.Write(append(line, '\n')) // a write error stays: the next record meets it
+			_, _ = w.Write(append(outcome, '\n')) // a write error stays: the next record meets it
 		})
+	}
+	text := !o.brief && !o.jsonl
+	drops := dropLines{text: text}
+	drops.src, _ = src.(interface{ Dropped() uint64 })
+	if text {
+		line = trace.AppendTextHeader(line, src.Header())
 	}
 	for n := int64(1); src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		rec := src.Record()
-		if !o.wants(&rec) {
-			continue
+		line = drops.append(line)
+		wanted := o.wants(&rec)
+		if wanted {
+			argsErr := src.Args(&args)
+			switch {
+			case o.jsonl:
+				line = append(appendRecordJSON(line, n, &rec, &args, argsErr), '\n')
+			case o.brief:
+				line = append(appendRecordBrief(line, n, &rec, &args, argsErr), '\n')
+			default:
+				line = trace.AppendText(line, &rec, &args, argsErr)
+			}
 		}
-		argsErr := src.Args(&args)
-		if o.jsonl {
-			line = appendRecordJSON(line[:0], n, &rec, &args, argsErr)
-		} else {
-			line = appendRecordText(line[:0], n, &rec, &args, argsErr)
-		}
-		if _, err := w.Write(append(line, '\n')); err != nil {
+		if _, err := w.Write(line); err != nil {
 			return err
 		}
-		if printed++; printed == o.limit {
-			return nil
+		line = line[:0]
+		if wanted {
+			if printed++; printed == o.limit {
+				return nil
+			}
 		}
 	}
+	if _, err := w.Write(drops.append(line)); err != nil {
+		return err
+	}
 	return src.Err()
+}
+
+// dropLines prints where calls were lost, in the text form.
+type dropLines struct {
+	src   interface{ Dropped() uint64 } // nil if it does not say
+	text  bool
+	total uint64
+}
+
+func (d *dropLines) append(b []byte) []byte {
+	if !d.text || d.src == nil || d.src.Dropped() == d.total {
+		return b
+	}
+	d.total = d.src.Dropped()
+	return trace.AppendTextDrops(b, d.total)
 }

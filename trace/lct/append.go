@@ -329,7 +329,8 @@ func (e *encoder) submitPrefetch(a *trace.Args) {
 	if e.era >= E6 {
 		e.lose(LossShape, s.Flat)
 	} else {
-		e.lose(LossShape, !s.Flat && !e.isGrid(s))
+		e.lose(LossShape, e.losesShape(s))
+		e.lose(LossLayout, s.Chunks() == 0 && hasLayout(s)) // a list without keys has no use for it
 	}
 	e.lose(LossTags, e.era < S2 && (s.L1Tags != nil || s.L2Tags != nil))
 	e.lose(LossSkipL2, a.Flag && (e.era < E2b || e.era == S2))
@@ -393,37 +394,33 @@ func checkSpec(s *kv.PrefetchSpec) error {
 	return nil
 }
 
-// isGrid reports whether the groups of s come back from a flat list: whether a
-// chunk's keys differ in the context alone, and a row's in the hash alone.
-func (e *encoder) isGrid(s *kv.PrefetchSpec) bool {
-	rows, chunks := len(s.Groups), s.Chunks()
-	if chunks == 0 || rows > maxContexts {
-		return false
-	}
-	groups := 0
-	for i := range s.Groups {
-		if firstRow(s, i) == i {
-			groups++
-		}
-		for j := range i {
-			if e.sameRow(&s.Groups[i].Keys[0], &s.Groups[j].Keys[0]) {
-				return false
+// losesShape reports whether the flat list that era writes is read as another
+// shape than s has, by the rules of reading.
+func (e *encoder) losesShape(s *kv.PrefetchSpec) bool {
+	f := flatSpec{hasAttn: e.era >= E3a}
+	for c := range s.Chunks() {
+		for g := range s.Groups {
+			k := s.Groups[g].Keys[c]
+			k.Scope, _ = kv.InternScope(k.Scope.Model(), "") // it has a scope, so there is this one
+			if e.era == E1 {
+				k.Group = 0
+			} else if s.Groups[g].Group != s.Groups[g].Keys[0].Group {
+				return true
 			}
-		}
-		for c := range chunks {
-			k, first := &s.Groups[i].Keys[c], &s.Groups[0].Keys[c]
-			if k.Hash != first.Hash || k.HashLen != first.HashLen || k.Scope.Model() != first.Scope.Model() ||
-				!e.sameRow(k, &s.Groups[i].Keys[0]) || k.Group != s.Groups[i].Group {
-				return false
-			}
+			f.keys = append(f.keys, k)
 		}
 	}
-	return e.era < E3b || rows%groups == 0
-}
-
-// sameRow compares what of two keys' contexts the era holds.
-func (e *encoder) sameRow(a, b *kv.ObjectKey) bool {
-	return a.Rank == b.Rank && (e.era == E1 || a.Group == b.Group)
+	if f.hasAttn {
+		f.windows = e.groupWindows(s)
+		if e.era >= E4 {
+			f.world = worldSize(s, f.windows)
+		}
+	}
+	rows := f.contexts()
+	if s.Flat {
+		return rows != 0
+	}
+	return rows != len(s.Groups)
 }
 
 // flatKeys writes the grid as one list, chunk-major.
@@ -448,6 +445,15 @@ func (e *encoder) oneLayout(s *kv.PrefetchSpec) {
 	e.layout("layout_desc", l)
 }
 
+func hasLayout(s *kv.PrefetchSpec) bool {
+	for _, g := range s.Groups {
+		if g.Layout != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func hasWindows(s *kv.PrefetchSpec) bool {
 	for _, g := range s.Groups {
 		if g.Window != kv.FullAttention {
@@ -469,14 +475,7 @@ func (e *encoder) prefetchMode(m kv.LockMode) {
 
 // attn writes the windows by object group. Ranks of a group have the same one.
 func (e *encoder) attn(s *kv.PrefetchSpec) {
-	var windows []int32
-	for i := range s.Groups {
-		if first := firstRow(s, i); first == i {
-			windows = append(windows, s.Groups[i].Window)
-		} else {
-			e.lose(LossWindow, s.Groups[i].Window != s.Groups[first].Window)
-		}
-	}
+	windows := e.groupWindows(s)
 	e.name("attn_desc")
 	e.tag(tagAttn)
 	if e.era < E4 {
@@ -486,13 +485,39 @@ func (e *encoder) attn(s *kv.PrefetchSpec) {
 	e.fields(2)
 	e.name("num_chunks_in_sw")
 	e.windows(windows)
-	e.int("world_size", int64(max(1, len(s.Groups)/max(1, len(windows)))))
+	e.int("world_size", worldSize(s, windows))
+}
+
+// groupWindows returns the windows of the object groups, in the order in which
+// these appear.
+func (e *encoder) groupWindows(s *kv.PrefetchSpec) (windows []int32) {
+	for i := range s.Groups {
+		if first := firstRow(s, i); first == i {
+			windows = append(windows, s.Groups[i].Window)
+		} else {
+			e.lose(LossWindow, s.Groups[i].Window != s.Groups[first].Window)
+		}
+	}
+	return windows
+}
+
+// worldSize returns how many ranks each object group has.
+func worldSize(s *kv.PrefetchSpec, windows []int32) int64 {
+	return int64(max(1, len(s.Groups)/max(1, len(windows))))
+}
+
+// rowGroup returns the object group of a row. A flat list has it in the keys.
+func rowGroup(g *kv.KeyGroup) uint32 {
+	if len(g.Keys) > 0 {
+		return g.Keys[0].Group
+	}
+	return g.Group
 }
 
 // firstRow returns the first row of the object group of row i.
 func firstRow(s *kv.PrefetchSpec, i int) int {
 	for j := range i {
-		if s.Groups[j].Group == s.Groups[i].Group {
+		if rowGroup(&s.Groups[j]) == rowGroup(&s.Groups[i]) {
 			return j
 		}
 	}
@@ -527,21 +552,32 @@ func (e *encoder) requestSpec(s *kv.PrefetchSpec) {
 	e.prefetchMode(s.Lock)
 }
 
+// groupLayouts writes the layouts by object group. E5 demands one for each number
+// below that of the windows, whatever the groups are called.
 func (e *encoder) groupLayouts(s *kv.PrefetchSpec) {
-	n := uint32(0)
+	type entry struct {
+		group  uint32
+		layout kv.Layout
+	}
+	var list []entry
 	for i := range s.Groups {
 		if first := firstRow(s, i); first == i {
-			n++
+			list = append(list, entry{rowGroup(&s.Groups[i]), s.Groups[i].Layout})
 		} else {
 			e.lose(LossLayout, s.Groups[i].Layout != s.Groups[first].Layout)
 		}
 	}
-	e.name("group_layout_descs")
-	e.fields(n)
-	for i, g := range s.Groups {
-		if firstRow(s, i) == i {
-			e.layout(strconv.FormatUint(uint64(g.Group), 10), g.Layout)
+	if e.era == E5 {
+		for id := range uint32(len(list)) {
+			if !slices.ContainsFunc(list, func(g entry) bool { return g.group == id }) {
+				list = append(list, entry{id, list[0].layout})
+			}
 		}
+	}
+	e.name("group_layout_descs")
+	e.fields(uint32(len(list)))
+	for _, g := range list {
+		e.layout(strconv.FormatUint(uint64(g.group), 10), g.layout)
 	}
 }
 

@@ -28,6 +28,18 @@ type eventCounter struct {
 	withTokens int64
 }
 
+// SummarizeEvents counts the rest of a trace of level events that was converted.
+func SummarizeEvents(src trace.Source) (*trace.EventsSummary, error) {
+	var c eventCounter
+	var a trace.Args
+	for src.Next() {
+		if src.Args(&a) == nil {
+			c.add(src.Record().Qualname, a.Raw)
+		}
+	}
+	return c.summary(), src.Err()
+}
+
 type batchKind struct {
 	eventType, tier, backend string
 	shared                   bool

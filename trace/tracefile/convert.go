@@ -205,7 +205,7 @@ const maxFailures = 32
 func (c *converter) run(ctx context.Context) error {
 	var args trace.Args
 	var told uint64
-	dropper, _ := c.src.(*trace.NativeReader)
+	dropper, _ := c.src.(interface{ Dropped() uint64 })
 	for n := 0; c.src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()

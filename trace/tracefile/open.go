@@ -44,9 +44,26 @@ func Summarize(path string, warn func(string)) (*trace.Summary, error) {
 		return nil, err
 	}
 	if isNative {
-		return trace.SummarizeNative(path, warn)
+		s, err := trace.SummarizeNative(path, warn)
+		if err == nil && s.Header.Level == trace.LevelEvents {
+			err = addEvents(s, path)
+		}
+		return s, err
 	}
 	return lct.Summarize(path, warn)
+}
+
+// addEvents adds what the records of level events say.
+func addEvents(s *trace.Summary, path string) (err error) {
+	src, err := trace.OpenNative(path, nil)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if s.Events, err = lct.SummarizeEvents(src); s.Damage != nil {
+		return nil // it is told already
+	}
+	return err
 }
 
 // sniff reports whether the file begins as a native one does. A file that is
