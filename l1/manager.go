@@ -3,6 +3,7 @@ package l1
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ type Manager struct {
 	freeStaged         uint32            // head of the list of unused numbers, linked by next
 	lastStaged         uint32            // numbers given so far
 	policy             evict.Policy
-	resident, inFlight int64 // resident objects; staged objects
+	orphans            []uint32 // slots with reservations that the policy does not know: see disown
+	resident, inFlight int64    // resident objects; staged objects
 
 	// Scratch lists, reused by every call under mu.
 	told    []uint32
@@ -69,6 +71,7 @@ type Manager struct {
 type slot struct {
 	resident object // valid if resident.state != absent
 	staged   uint32 // head of the list of this key's reservations, 0 if none
+	orphan   bool   // listed in Manager.orphans
 }
 
 type state uint8
@@ -190,6 +193,9 @@ func (m *Manager) unstage(s, number uint32) object {
 	*r = reserved{next: m.freeStaged}
 	m.freeStaged = number
 	m.inFlight--
+	if at.staged == 0 {
+		m.own(s)
+	}
 	m.index.Release(s)
 	return o
 }
@@ -217,6 +223,34 @@ func (m *Manager) drop(s uint32) object {
 func (m *Manager) forget(slots []uint32) {
 	if len(slots) > 0 {
 		m.policy.Removed(slots)
+	}
+}
+
+// disown notes that the policy was told to forget s although a reservation is
+// left. LMCache does that when the last reader of a prefetch's copy goes while a
+// writer has the key staged, and its eviction counts keys accordingly. There such
+// a reservation, once abandoned, is never found again; here Evict takes it back.
+func (m *Manager) disown(s uint32) {
+	if at := m.slots.At(s); !at.orphan {
+		at.orphan = true
+		m.orphans = append(m.orphans, s)
+	}
+}
+
+// own ends disown: the policy knows s again, or s has no reservation any more.
+func (m *Manager) own(s uint32) {
+	if at := m.slots.At(s); at.orphan {
+		at.orphan = false
+		i := slices.Index(m.orphans, s)
+		m.orphans = slices.Delete(m.orphans, i, i+1)
+	}
+}
+
+// tell makes the policy know the keys of slots: reserved, or resident.
+func (m *Manager) tell(policy func([]uint32), slots []uint32) {
+	policy(slots)
+	for i := 0; i < len(slots) && len(m.orphans) > 0; i++ {
+		m.own(slots[i])
 	}
 }
 
@@ -259,7 +293,7 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	}
 	moved := len(m.told) > 0 && mode != kv.ModeNew
 	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
-		m.policy.Reserved(m.told)
+		m.tell(m.policy.Reserved, m.told)
 	}
 	return dst, nil
 }
@@ -295,8 +329,9 @@ func (m *Manager) reserveOne(k *kv.ObjectKey, mode kv.WriteMode, tag Tag, now in
 	return Success, s, 0
 }
 
-// allocate gives memory to the pending keys of a call, or takes all of them
-// back, and reports whether memory was allocated. It adds their slots to told.
+// allocate gives memory to the pending keys of a call and adds their slots to
+// told, or takes all of them back. It reports whether any key needed memory:
+// the policy is told of the keys beside those, too, even when there was none.
 func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary bool, now int64) bool {
 	n := 0
 	for _, p := range m.pending {
@@ -317,7 +352,7 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 				m.unstage(p.slot, p.number)
 			}
 		}
-		return false
+		return true
 	}
 	st := permanent
 	if isTemporary {
@@ -382,7 +417,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		m.index.Release(s)
 		codes = append(codes, Success)
 	}
-	m.policy.Created(m.told)
+	m.tell(m.policy.Created, m.told)
 	return codes, admitted, bytes
 }
 
@@ -493,17 +528,14 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 	return codes, freed
 }
 
-// forgetRetained tells the policy of the keys in told that have nothing left,
-// and drops the reference that the caller took to each.
+// forgetRetained tells the policy that the keys of told have left, and drops
+// the reference that the caller took to each.
 func (m *Manager) forgetRetained() {
-	m.also = m.also[:0]
+	m.forget(m.told)
 	for _, s := range m.told {
-		if at := m.slots.At(s); at.resident.state == absent && at.staged == 0 {
-			m.also = append(m.also, s)
+		if m.slots.At(s).staged != 0 {
+			m.disown(s)
 		}
-	}
-	m.forget(m.also)
-	for _, s := range m.told {
 		m.index.Release(s)
 	}
 }
@@ -610,6 +642,11 @@ func (m *Manager) Evict(ratio float64) Evicted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
+	for _, s := range slices.Clone(m.orphans) {
+		if m.abandoned(m.slots.At(s), now) {
+			m.tell(m.policy.Reserved, []uint32{s})
+		}
+	}
 	victims := m.policy.Victims(m.also[:0], evict.Target(m.policy.Len(), ratio), func(s uint32) bool {
 		at := m.slots.At(s)
 		if at.resident.state != absent {
@@ -617,12 +654,7 @@ func (m *Manager) Evict(ratio float64) Evicted {
 				return true
 			}
 		}
-		for n := at.staged; n != 0; n = m.staged.At(n).next {
-			if !m.staged.At(n).live(now) {
-				return true
-			}
-		}
-		return false
+		return m.abandoned(at, now)
 	})
 	m.also = victims
 	var out Evicted
@@ -630,6 +662,16 @@ func (m *Manager) Evict(ratio float64) Evicted {
 		out.Keys = append(out.Keys, m.index.Key(s))
 	})
 	return out
+}
+
+// abandoned reports whether a key has a reservation that has expired.
+func (m *Manager) abandoned(at *slot, now int64) bool {
+	for n := at.staged; n != 0; n = m.staged.At(n).next {
+		if !m.staged.At(n).live(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // Clear removes every object that no live lock holds, with force every object.
