@@ -230,6 +230,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	if skipL2 || len(m.adapters) == 0 {
 		p.lockL1()
 		p.plan(p.inL1)
+		p.found = p.grid.needed(p.found) // so says LMCache of a request that asks no store
 		m.deliver(p.id, p.finish())
 	} else {
 		m.prefetch.submit(p)
