@@ -107,11 +107,14 @@ def anything(
     burst=None,
     period=0.667,
     bias=0.75,
+    apart=False,
 ):
     """Calls drawn at random over few keys: legal, useless and wrong ones.
 
     sizes: layouts drawn for each reservation; without it a group has one
-    layout. bias: how often a call concerns what is reserved or locked."""
+    layout. burst: so many calls at once, then a pause until the next period.
+    bias: how often a call concerns what is reserved or locked. apart: prefetches
+    leave out what a writer has staged."""
 
     def play(d, rng):
         def one(c=None, r=None, g=None):
@@ -164,6 +167,8 @@ def anything(
                     picks = [(start + i) % chunks for i in range(cols)]
                     if repeats and rng.random() < 0.3:
                         picks = [rng.choice(picks) for _ in picks]
+                    if apart:
+                        picks = [c for c in picks if not d.is_staged(one(c))]
                     rows = []
                     for g in range(groups):
                         if rng.random() < 0.2 and rows:
@@ -249,11 +254,11 @@ ALL = {
         Scenario("any-l2-skip-l1", "Random calls, L1 drops what the store has.",
                  flags(objects(14), *FS, *SKIP_L1), anything(800, chunks=24)),
         Scenario("any-l2-repeats", "Random calls, keys repeated in prefetches and reads, a store below.",
-                 flags(objects(12), *FS), anything(800, chunks=12, repeats=True)),
+                 flags(objects(60), *FS, *evict(0.1, 0.3)), anything(800, chunks=12, repeats=True)),
         Scenario("any-ttl", "Random calls in bursts, locks and reservations of one second.",
                  flags(objects(16), *TTL, *evict(0.7, 0.3)), anything(500, chunks=24, sizes=SIZES, burst=14), eviction_every=2,
                  clock="trace"),
         Scenario("any-ttl-l2", "The same with a store below.",
-                 flags(objects(12), *TTL, *FS, *evict(0.7, 0.3)), anything(300, chunks=24, burst=8), eviction_every=2, clock="trace"),
+                 flags(objects(12), *TTL, *FS, *evict(0.7, 0.3)), anything(300, chunks=24, burst=8, apart=True), eviction_every=2, clock="trace"),
     ]
 }
