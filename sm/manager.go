@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -272,7 +273,7 @@ func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
 	if m.tracer.On() {
 		m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
 	}
-	r := &PrefetchedRead{m: m, keys: keys}
+	r := &PrefetchedRead{m: m, keys: slices.Clone(keys)} // callers decode the next call into the same slice
 	r.codes, r.objects = m.l1.Read(make([]l1.Code, 0, len(keys)), make([]l1.Object, 0, len(keys)), keys)
 	if len(r.objects) < len(keys) {
 		r.refused = true
@@ -314,9 +315,8 @@ func (r *PrefetchedRead) Objects() []l1.Object {
 
 // Exit leaves the read; bodyErr is what went wrong meanwhile, nil if nothing.
 // After a clean read it releases nothing: FinishReadPrefetched does. After a
-// refused read, or with an error, it releases one lock of every good key. The
-// keys that the read was entered with must not have changed. It may be called
-// twice.
+// refused read, or with an error, it releases one lock of every good key. It may
+// be called twice.
 func (r *PrefetchedRead) Exit(bodyErr error) {
 	if r.exited {
 		return
