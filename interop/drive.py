@@ -8,6 +8,7 @@ LMCache's own recorder writes the trace of the same run. A second run without
 the recorder must give the same outcomes, or the scenario is refused.
 
     drive.py OUT [NAME ...]    NAME.lct and NAME.json for each scenario
+    drive.py OUT any-lru~7     the same script with another seed
     drive.py --list
 """
 
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 os.environ.setdefault("LMCACHE_LOG_LEVEL", "CRITICAL")
 
@@ -315,7 +317,7 @@ class Driver:
 def run(scenario, trace_path=None):
     driver = Driver(scenario, trace_path)
     try:
-        scenario.play(driver, random.Random(scenario.name))
+        scenario.play(driver, random.Random(scenario.seed or scenario.name))
         return driver.result()
     finally:
         driver.close()
@@ -339,7 +341,9 @@ def main(args):
     os.makedirs(out, exist_ok=True)
     failed = 0
     for name in names:
-        scenario = scenarios.ALL[name]
+        scenario = scenarios.ALL[name.partition("~")[0]]
+        if "~" in name:
+            scenario = replace(scenario, name=name, seed=name)
         began = time.monotonic()
         try:
             first = run(scenario, os.path.join(out, name + ".lct"))

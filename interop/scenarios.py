@@ -30,6 +30,7 @@ class Scenario:
     eviction_every: int = 1
     clock: str = "any"
     object_bytes: int = 65536
+    seed: str = ""  # its name if empty
 
 
 def layout(*shapes, dtype=torch.bfloat16):
@@ -260,5 +261,17 @@ ALL = {
                  clock="trace"),
         Scenario("any-ttl-l2", "The same with a store below.",
                  flags(objects(12), *TTL, *FS, *evict(0.7, 0.3)), anything(300, chunks=24, burst=8, apart=True), eviction_every=2, clock="trace"),
+        # Short ones, kept in testdata/parity.
+        Scenario("window-chats", "Chats of a model with full attention and a sliding window of 3 chunks, on two ranks.",
+                 flags(objects(20), *evict(0.6, 0.25)), chats(12, 3, world=2, groups=HYBRID, limit=9), eviction_every=3),
+        Scenario("object-sizes", "Random calls, objects of five sizes in a fragmented L1, also beside refusals and expired reservations.",
+                 flags(0.00152, "--l1-write-ttl-seconds", "1", *evict(0.95, 0.1)), anything(180, chunks=20, sizes=SIZES, burst=15),
+                 eviction_every=3, clock="trace"),
+        Scenario("grid-l2", "Random calls over two ranks and two groups with windows, fs L2, loads refused for memory.",
+                 flags(objects(16), *FS, *evict(0.8, 0.5)), anything(125, chunks=10, world=2, groups=2), eviction_every=2),
+        Scenario("staged-and-loaded", "fs L2, L1 too small for most loads, keys that are staged and loaded at once.",
+                 flags(objects(6), *FS, *evict(0.9, 0.5)), anything(160, chunks=8, world=2, bias=0.6), eviction_every=3,
+                 seed="staged-and-loaded~8"),
+        Scenario("skip-l1", "Chats where L1 drops what the fs L2 has.", flags(objects(40), *FS, *SKIP_L1), chats(24, 3, limit=12)),
     ]
 }
