@@ -214,9 +214,7 @@ func (d *drain) failed(err error) {
 	if d.outErr == nil {
 		d.outErr = err
 	}
-	var space *mmapio.SpaceError
-	var fault *mmapio.FaultError
-	if errors.As(err, &space) || errors.As(err, &fault) {
+	if ofFile(err) {
 		d.ended = true
 	}
 	d.warn("trace recorder: write failed; dropping record", err)

@@ -2,7 +2,6 @@ package trace
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/lmcache/lmcache-go/mmapio"
@@ -45,7 +44,7 @@ func CreateNative(path string, h *Header) (*NativeWriter, error) {
 		return nil, err
 	}
 	n := &NativeWriter{path: path, w: w}
-	n.step = func() { n.err = n.write(n.rec, n.a) }
+	n.step = func() { n.err = n.w.Record(n.rec, n.a) }
 	return n, nil
 }
 
@@ -67,23 +66,6 @@ func (n *NativeWriter) Write(rec *Record, a *Args) error {
 
 // Err returns what ended the writing: the disk.
 func (n *NativeWriter) Err() error { return n.broken }
-
-func (n *NativeWriter) write(rec *Record, a *Args) error {
-	if n.w.closed {
-		return errWriterClosed
-	}
-	if rec.Row != nil {
-		f, err := n.w.foreignOp(rec.Row)
-		if err != nil {
-			return fmt.Errorf("write call %d of %s: %w", rec.Seq, rec.Qualname, err)
-		}
-		return n.w.write(&f.row, f, rec, a)
-	}
-	if rec.Op == OpUnknown || rec.Op >= numOps {
-		return fmt.Errorf("write call %d: the arguments of %s are not known", rec.Seq, rec.Qualname)
-	}
-	return n.w.write(rec.Op.Row(), nil, rec, a)
-}
 
 // Drops notes that total calls were lost from the start of the recording to
 // here.
