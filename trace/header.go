@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -33,6 +34,8 @@ const (
 	tagRingPath
 	tagConfigJSON
 	tagConfigDigest
+
+	tagClock = 48
 )
 
 // headSize returns the bytes that the head of a file with header h needs: the
@@ -63,6 +66,9 @@ func appendFields(b []byte, h *Header) []byte {
 	field(tagRingPath, h.RingPath)
 	field(tagConfigJSON, h.ConfigJSON)
 	field(tagConfigDigest, h.ConfigDigest)
+	if h.Clock != "" {
+		field(tagClock, string(appendStr(binary.AppendUvarint(nil, uint64(h.ClockBound)), h.Clock)))
+	}
 	return b
 }
 
@@ -189,6 +195,12 @@ func (h *Header) parseFields(b []byte) error {
 			h.ConfigJSON = value
 		case tagConfigDigest:
 			h.ConfigDigest = value
+		case tagClock:
+			c := cursor{b: []byte(value)}
+			h.ClockBound, h.Clock = time.Duration(c.uv()), string(c.str())
+			if err := c.end(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

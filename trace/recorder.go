@@ -111,9 +111,9 @@ type Recorder struct {
 	defs  *ringDefs
 	ops   [numOps][]Arg // arguments of the operations that are recorded; nil for others
 	block bool
-	start time.Time      // origin of the monotonic times on the machine's clock
-	sim   *clock.Virtual // tells the times instead, if not nil
-	mono0 int64          // sim.Now() at the start
+	sim   *clock.Virtual // tells the times, if not nil
+	ticks *clock.Ticks   // else this does, if not nil, else the machine's clock
+	start int64          // the time of the recording's start, on the one of the three that is used
 	drain *drain
 
 	path     string
@@ -232,11 +232,18 @@ func (r *Recorder) header(opt Options) Header {
 		h.MonoStartNS = opt.Clock.Now()
 	}
 	if r.sim != nil {
-		r.mono0, h.WallStartNS = h.MonoStartNS, r.sim.Wall()
-	} else {
-		r.start = time.Now()
-		h.WallStartNS = r.start.UnixNano()
+		r.start, h.WallStartNS = h.MonoStartNS, r.sim.Wall()
+		h.Clock = "virtual"
+		return h
 	}
+	h.Clock = "system"
+	ticks, err := clock.NewTicks()
+	if err == nil {
+		r.ticks, h.Clock, h.ClockBound = ticks, "tsc", clock.TicksBound
+	} else {
+		r.log.Debug("trace recorder: times are the system clock's", "reason", err)
+	}
+	r.start, h.WallStartNS = r.machineNow(), clock.Real{}.Wall()
 	return h
 }
 
@@ -250,11 +257,8 @@ func (r *Recorder) begin(out frameWriter, h *Header) {
 		done: make(chan struct{}),
 	}
 	if r.sim == nil {
-		start := r.start
-		r.drain.anchor = func() (monoNS, wallNS int64) {
-			now := time.Now()
-			return int64(now.Sub(start)), now.UnixNano()
-		}
+		r.drain.ticks = r.ticks
+		r.drain.anchor = r.anchor
 		r.drain.anchorWall, r.drain.nextAnchor = h.WallStartNS, int64(wallAnchorEvery)
 	}
 	go r.drain.run()
@@ -273,12 +277,9 @@ func (r *Recorder) Call(op Op, a *Args) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return
 	}
-	var mono, wall int64
+	mono, wall := r.now()
 	header, kind := ringFrameBytes, uint64(ringCall)
-	if r.sim == nil {
-		mono = int64(time.Since(r.start))
-	} else {
-		mono, wall = max(r.sim.Now()-r.mono0, 0), r.sim.Wall()
+	if r.sim != nil {
 		header, kind = ringFrameBytes+8, ringCallWall
 	}
 	args := r.ops[op]
@@ -306,6 +307,39 @@ func (r *Recorder) Call(op Op, a *Args) {
 	putRingArgs(b[header:], args, a, runs)
 	r.ring.commit(pos, uint64(n), kind)
 	runtime.KeepAlive(r) // and with it the ring's mapping
+}
+
+// now returns the time since the start. The Unix time is given on a virtual clock
+// only: else the drain reckons it.
+//
+//go:nosplit
+func (r *Recorder) now() (monoNS, wallNS int64) {
+	if r.sim == nil {
+		return r.machineNow() - r.start, 0
+	}
+	return max(r.sim.Now()-r.start, 0), r.sim.Wall()
+}
+
+//go:nosplit
+func (r *Recorder) machineNow() int64 {
+	if r.ticks != nil {
+		return r.ticks.Now()
+	}
+	return clock.Real{}.Now()
+}
+
+// anchor returns one moment's time since the start and its Unix time.
+func (r *Recorder) anchor() (monoNS, wallNS int64) {
+	for range 8 {
+		before := r.machineNow()
+		wallNS = clock.Real{}.Wall()
+		after := r.machineNow()
+		monoNS = before + (after-before)/2 - r.start
+		if after-before < int64(time.Microsecond) {
+			break // else something came between
+		}
+	}
+	return monoNS, wallNS
 }
 
 // drop counts a call that was made and is not recorded.
