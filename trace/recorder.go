@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
@@ -107,14 +108,15 @@ type Recorder struct {
 	on atomic.Bool // the gate: what a call costs when recording is off
 
 	// Immutable after Create.
-	ring  *ring
-	defs  *ringDefs
-	ops   [numOps][]Arg // arguments of the operations that are recorded; nil for others
-	block bool
-	sim   *clock.Virtual // tells the times, if not nil
-	ticks *clock.Ticks   // else this does, if not nil, else the machine's clock
-	start int64          // the time of the recording's start, on the one of the three that is used
-	drain *drain
+	ring   *ring
+	defs   *ringDefs
+	ops    [numOps][]Arg   // arguments of the operations that are recorded; nil for others
+	shapes [numOps]opShape // of the same
+	block  bool
+	sim    *clock.Virtual // tells the times, if not nil
+	ticks  *clock.Ticks   // else this does, if not nil, else the machine's clock
+	start  int64          // the time of the recording's start, on the one of the three that is used
+	drain  *drain
 
 	path     string
 	log      *slog.Logger
@@ -208,6 +210,7 @@ func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, 
 	for op := range r.ops {
 		if row := Op(op).Row(); row.Level == opt.Level {
 			r.ops[op] = row.Args
+			r.shapes[op] = shapeOf(row.Args)
 		}
 	}
 	return r
@@ -273,11 +276,60 @@ func (r *Recorder) On() bool { return r != nil && r.on.Load() }
 // It allocates nothing. With OverflowDrop it never waits: where the ring has no
 // room the call is dropped and counted. A call longer than half the ring is
 // dropped in either mode. After Close it does nothing.
+//
+//go:nosplit
 func (r *Recorder) Call(op Op, a *Args) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return
 	}
 	mono, wall := r.now()
+	if shape := &r.shapes[op]; shape.plain && wall == 0 && r.callOneRun(op, shape, a, mono) {
+		return
+	}
+	r.call(op, a, mono, wall)
+}
+
+// callOneRun records a call whose keys differ in the hash only, as nearly all
+// do, and walks over them once: it takes room for one run, and finds out while it
+// copies. It reports false where the call is not recorded yet: it is another
+// kind of call, needs a definition, or there is no room.
+//
+// From here down nothing checks the stack, since that is where the scheduler
+// would take the processor away, within a call and at the worst time for the
+// drain.
+//
+//go:nosplit
+func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) bool {
+	keys := a.Keys
+	n := ringFrameBytes + shape.bytes
+	if shape.keys && len(keys) > 0 {
+		first, last := &keys[0], &keys[len(keys)-1]
+		if !sameContext(first, last) || len(keys) > 2 && !sameContext(first, &keys[1]) || !r.defs.scopes.has(uint32(first.Scope)) {
+			return false
+		}
+		n += ringRunBytes + len(keys)*kv.MaxHash
+	}
+	if shape.layout && !r.defs.layouts.has(uint32(a.Layout)) || n > r.ring.maxFrame() {
+		return false
+	}
+	pos, state := r.ring.claim(n)
+	if state != claimDone {
+		return false
+	}
+	b := r.ring.frame(pos, n)
+	putRingWord(b, 8, uint64(mono))
+	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1)|uint64(op)<<32)
+	kind := uint64(ringCall)
+	if !putOneRun(b[ringFrameBytes:], shape.args, a) {
+		kind = ringPad
+	}
+	r.ring.commit(pos, uint64(n), kind)
+	runtime.KeepAlive(r) // and with it the ring's mapping
+	return kind == ringCall
+}
+
+// call records any call.
+func (r *Recorder) call(op Op, a *Args, mono, wall int64) {
 	header, kind := ringFrameBytes, uint64(ringCall)
 	if r.sim != nil {
 		header, kind = ringFrameBytes+8, ringCallWall
