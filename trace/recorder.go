@@ -282,10 +282,14 @@ func (r *Recorder) Call(op Op, a *Args) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return
 	}
-	mono, wall := r.now()
-	if shape := &r.shapes[op]; shape.plain && wall == 0 && r.callOneRun(op, shape, a, mono) {
+	if shape := &r.shapes[op]; shape.plain && r.sim == nil {
+		mono := r.machineNow() - r.start
+		if !r.callOneRun(op, shape, a, mono) {
+			r.call(op, a, mono, 0)
+		}
 		return
 	}
+	mono, wall := r.now()
 	r.call(op, a, mono, wall)
 }
 
@@ -300,7 +304,7 @@ func (r *Recorder) Call(op Op, a *Args) {
 //
 //go:nosplit
 func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) bool {
-	keys := a.Keys
+	g, keys := r.ring, a.Keys
 	n := ringFrameBytes + shape.bytes
 	if shape.keys && len(keys) > 0 {
 		first, last := &keys[0], &keys[len(keys)-1]
@@ -309,21 +313,25 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) bool {
 		}
 		n += ringRunBytes + len(keys)*kv.MaxHash
 	}
-	if shape.layout && !r.defs.layouts.has(uint32(a.Layout)) || n > r.ring.maxFrame() {
+	if shape.layout && !r.defs.layouts.has(uint32(a.Layout)) || n > g.maxFrame() {
 		return false
 	}
-	pos, state := r.ring.claim(n)
-	if state != claimDone {
-		return false
+	pos := g.tail.Load()
+	if used := pos + uint64(n) - g.head.Load(); pos&ringClosed != 0 || used > g.mark ||
+		pos&g.mask+uint64(n) > uint64(len(g.data)) || !g.tail.CompareAndSwap(pos, pos+uint64(n)) {
+		var state claimState
+		if pos, state = g.claim(n); state != claimDone {
+			return false
+		}
 	}
-	b := r.ring.frame(pos, n)
+	b := g.frame(pos, n)
 	putRingWord(b, 8, uint64(mono))
-	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1)|uint64(op)<<32)
+	putRingWord(b, 16, g.dropped.Load()&(1<<32-1)|uint64(op)<<32)
 	kind := uint64(ringCall)
 	if !putOneRun(b[ringFrameBytes:], shape.args, a) {
 		kind = ringPad
 	}
-	r.ring.commit(pos, uint64(n), kind)
+	g.commit(pos, uint64(n), kind)
 	runtime.KeepAlive(r) // and with it the ring's mapping
 	return kind == ringCall
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/mmapio"
 )
 
 // The arguments of a call in the ring, made to be written fast by the caller
@@ -191,12 +192,11 @@ func putRun(b []byte, keys []kv.ObjectKey) bool {
 	putRingWord(b, 0, uint64(len(keys))|uint64(hashLen)<<32)
 	putRingWord(b, 8, uint64(scope)|uint64(group)<<32)
 	putRingWord(b, 16, rank)
-	b = b[ringRunBytes:]
+	hashes := mmapio.Blocks(b[ringRunBytes:], len(keys))
 	var diff uint64
-	for i := range keys {
+	for i := range hashes {
 		k := &keys[i]
-		*(*[kv.MaxHash]byte)(b) = k.Hash
-		b = b[kv.MaxHash:]
+		hashes[i] = k.Hash
 		diff |= k.Rank ^ rank | uint64(k.Scope^scope) | uint64(k.Group^group) | uint64(k.HashLen^hashLen)
 	}
 	return diff == 0
