@@ -94,7 +94,7 @@ func Create(path string, opt AppenderOptions) (_ *Appender, err error) {
 		return nil, fmt.Errorf("create %s: not a regular file", path)
 	}
 	if err := lock(f, unix.LOCK_EX); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	locked = true
 	if err := f.Truncate(0); err != nil {

@@ -18,12 +18,9 @@ var ErrInUse = errors.New("another recorder is writing this file")
 func lock(f *os.File, how int) error {
 	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = ErrInUse
+		return ErrInUse
 	}
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return nil
+	return err
 }
 
 // InUse reports whether an Appender, of this process or another, is writing the
@@ -34,9 +31,11 @@ func InUse(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	err = lock(f, unix.LOCK_SH)
-	if errors.Is(err, ErrInUse) {
+	switch err = lock(f, unix.LOCK_SH); {
+	case errors.Is(err, ErrInUse):
 		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return false, err
+	return false, nil
 }

@@ -55,7 +55,7 @@ func createShared(dir, name string, size, filled int64) (_ *Shared, err error) {
 		}
 	}()
 	if err := lock(f, unix.LOCK_EX); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	if filled > 0 {
 		if err := allocate(f, 0, filled); err != nil {
@@ -83,7 +83,7 @@ func OpenOrphan(path string) (*Mapping, error) {
 	}
 	if err := lock(m.file, unix.LOCK_SH); err != nil {
 		m.Close()
-		return nil, err
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return m, nil
 }

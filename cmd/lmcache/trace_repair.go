@@ -69,8 +69,11 @@ func (a *app) traceRepair(path, out string, o repairOptions) error {
 	} else {
 		err = rep.WriteText(a.stdout, path, out)
 	}
-	if err == nil && !rep.Complete() {
-		return fmt.Errorf("%s: records are missing", out)
+	switch {
+	case err != nil || rep.Complete():
+		return err
+	case rep.Lost > 0:
+		return fmt.Errorf("%s: %d records are missing", out, rep.Lost)
 	}
-	return err
+	return fmt.Errorf("%s: records may be missing", out)
 }
