@@ -30,6 +30,7 @@ type NativeReader struct {
 	err      error
 
 	off    int64   // of the next frame
+	stop   int64   // Next ends here; 0 for nowhere
 	warned int64   // offset of the last warning about the end
 	end    fileEnd // how the file ended when Next last came to its end
 	budget int64   // bytes that Skip may still hash; 0 before the first
@@ -144,6 +145,9 @@ func (r *NativeReader) Next() bool {
 		return false
 	}
 	for !r.sealed {
+		if r.stop > 0 && r.off >= r.stop {
+			return false
+		}
 		var h frameHeader
 		frame := r.frame(&h)
 		if frame == nil {
