@@ -249,6 +249,15 @@ func (c *counters) put(head []byte) {
 	copy(head[countersOffset+countersStride*(c.generation&1):], b[:])
 }
 
+// validCounters reports for each copy whether its checksum is right.
+func validCounters(head []byte) (valid [2]bool) {
+	for i := range valid {
+		b := head[countersOffset+countersStride*i:][:countersSize]
+		valid[i] = binary.LittleEndian.Uint64(b[countersSize-8:]) == xxhash.Sum64(b[:countersSize-8])
+	}
+	return valid
+}
+
 // parseCounters returns the current counters. head holds at least the part
 // before the fields.
 func parseCounters(head []byte) (counters, error) {

@@ -29,8 +29,11 @@ type NativeReader struct {
 	sealed   bool // the footer was reached
 	err      error
 
-	off    int64 // of the next frame
-	warned int64 // offset of the last warning about the end
+	off    int64   // of the next frame
+	stop   int64   // Next ends here; 0 for nowhere
+	warned int64   // offset of the last warning about the end
+	end    fileEnd // how the file ended when Next last came to its end
+	budget int64   // bytes that Skip may still hash; 0 before the first
 	hasher frameHasher
 	tables tables
 	dec    argsDecoder
@@ -52,8 +55,21 @@ type NativeReader struct {
 	dropped uint64 // calls lost until here, by the notices
 
 	onOutcome func(*OutcomeRecord) // may be nil
-	outcome   outcomeDecoder
+	// visit gets every whole frame after it was taken in; may be nil.
+	visit   func(h *frameHeader, payload []byte)
+	visited frameHeader // what visit gets
+	outcome outcomeDecoder
 }
+
+// fileEnd says how a file ends that is not sealed.
+type fileEnd uint8
+
+const (
+	endClean      fileEnd = iota
+	endUnfinished         // a frame without its length
+	endCut                // inside a frame
+	endShort              // before the end that the header tells
+)
 
 // windowBytes is the usual size of a reader's window: it fits a core's cache.
 const windowBytes = 128 << 10
@@ -132,14 +148,22 @@ func (r *NativeReader) Next() bool {
 		return false
 	}
 	for !r.sealed {
+		if r.stop > 0 && r.off >= r.stop {
+			return false
+		}
 		var h frameHeader
 		frame := r.frame(&h)
 		if frame == nil {
 			return false
 		}
-		record, field, err := r.take(&h, frame[frameHeaderSize:frameHeaderSize+int(h.length)])
+		payload := frame[frameHeaderSize : frameHeaderSize+int(h.length)]
+		record, field, err := r.take(&h, payload)
 		if err != nil {
 			return r.corrupt(field, err)
+		}
+		if r.visit != nil {
+			r.visited = h
+			r.visit(&r.visited, payload)
 		}
 		r.off += h.size()
 		if record {
@@ -229,7 +253,7 @@ func (r *NativeReader) take(h *frameHeader, payload []byte) (record bool, field 
 		}
 		return false, "definition", c.err
 	case kindOutcome:
-		if r.onOutcome != nil && r.tables.valid {
+		if r.onOutcome != nil && r.visit == nil && r.tables.valid {
 			if err := r.takeOutcome(h, payload); err != nil {
 				r.warnf("skipping an outcome at offset %d: %v", r.off, err)
 			}
@@ -366,20 +390,24 @@ func (r *NativeReader) atEnd(left int64, h *frameHeader) {
 	if r.counted {
 		end = r.counters.end
 	}
+	r.end = endClean
 	written := h.length > 0 || left < frameHeaderSize && len(bytes.Trim(r.win, "\x00")) > 0
 	switch {
 	case size < end:
+		r.end = endShort
 		r.warnEnd("truncated at offset %d: the file had %d bytes", size, end)
 	case written:
 		if r.off < end {
 			r.corrupt("length", fmt.Errorf("frame of %d bytes, %d are left", h.size(), left))
 			return
 		}
+		r.end = endCut
 		r.warnEnd("truncated frame at offset %d (%d bytes are left)", r.off, left)
 	case left == 0:
 	case r.off < end:
 		r.corrupt("length", fmt.Errorf("zero, frames end at %d", end))
 	case h.checksum != 0 || h.monoNS != 0 || h.wallNS != 0 || h.kind != 0:
+		r.end = endUnfinished
 		r.warnEnd("unfinished frame at offset %d", r.off)
 	}
 }
@@ -494,19 +522,26 @@ func (r *NativeReader) Skip() bool {
 // wholeFrameAfter returns the offset of the next whole frame behind the damaged
 // one at off, -1 if there is none: the first place whose checksum is right. The
 // damaged frame's length does not count, it may be what is damaged. At most a
-// few times the file's size is hashed, whatever the file looks like.
+// few times the file's size is hashed, whatever the file looks like; from then on
+// only block starts are found.
 func (r *NativeReader) wholeFrameAfter(off int64) int64 {
 	end := int64(len(r.data))
-	budget := 8*(end-off) + maxPayload
+	if r.budget == 0 {
+		r.budget = 8*end + maxPayload
+	}
 	whole := func(at int64) bool {
 		var h frameHeader
 		if h.parse(r.data[at:]); h.length == 0 || h.length > maxPayload || at+h.size() > end {
 			return false
 		}
-		budget -= h.size()
+		if r.budget -= h.size(); r.budget <= 0 {
+			if r.budget = -1; h.kind != kindBlock || h.length > 4*blockStartSize {
+				return false
+			}
+		}
 		return r.hasher.check(r.data[at:at+h.size()]) == nil
 	}
-	for at := off + 8; at+frameHeaderSize <= end && budget > 0; at += 8 {
+	for at := off + 8; at+frameHeaderSize <= end; at += 8 {
 		switch kind(r.data[at+6]) {
 		case kindBlock, kindOp, kindScope, kindLayout, kindPattern, kindCall, kindOutcome, kindDrops, kindFooter:
 			if whole(at) {

@@ -225,9 +225,9 @@ func (c *deadReader) syncSeq(seq uint64) {
 	}
 }
 
-// fileEnd is what a recovery needs to know of the trace file: how much of the
+// lastFrame is what a recovery needs to know of the trace file: how much of the
 // ring is there already.
-type fileEnd struct {
+type lastFrame struct {
 	monoNS, wallNS int64       // of the last call, or the start: a pair of clock readings
 	calls          []movedCall // those numbered firstSeq or higher, in order
 	// outcomes of such calls, by number. An earlier call's number is no longer
@@ -250,7 +250,7 @@ type movedOutcome struct {
 }
 
 // call notes a call of the file, outcome an outcome.
-func (f *fileEnd) call(d *DeadRing, rec *Record) {
+func (f *lastFrame) call(d *DeadRing, rec *Record) {
 	f.monoNS, f.wallNS = rec.MonoNS, rec.WallNS
 	switch {
 	case d == nil:
@@ -261,7 +261,7 @@ func (f *fileEnd) call(d *DeadRing, rec *Record) {
 	}
 }
 
-func (f *fileEnd) outcome(d *DeadRing, o *OutcomeRecord) {
+func (f *lastFrame) outcome(d *DeadRing, o *OutcomeRecord) {
 	switch {
 	case d == nil || len(f.outcomes)+len(f.oldOutcomes) >= d.mostFrames():
 	case o.Seq < d.firstSeq():
@@ -289,7 +289,7 @@ type RingRecovery struct {
 // call once, as the recorder's own drain would have gone on; but it is the
 // sequence numbers alone that tell out of drops. It returns how many calls the
 // recorder has counted until its death, with the dropped ones.
-func (d *DeadRing) drainTo(out FrameWriter, file *fileEnd, rec *RingRecovery) (calls uint64) {
+func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) (calls uint64) {
 	c := d.reader()
 	dr := &drain{
 		ids: newRingIDs(d.defs, d.ring.word(ringAtDefsTail)),

@@ -30,7 +30,7 @@ type salvage struct {
 	dropped      uint64 // dropped, as the input's counts say: at least so many
 	lostOutcomes uint64 // of calls that are there: found to be, and
 	sealedLost   uint64 // said to be by the footer
-	from         fileEnd
+	from         lastFrame
 	args         Args
 	outcome      *OutcomeRecord // that the reader has just passed
 	outErr       error          // the output's, met below the ring
@@ -186,7 +186,7 @@ func (r *Repair) add(d Damage) {
 // run copies everything and closes the writer. An error is the output's, or says
 // that the input's bytes could not be had.
 func (s *salvage) run() error {
-	s.from = fileEnd{
+	s.from = lastFrame{
 		wallNS:   s.r.header.WallStartNS,
 		outcomes: map[uint64]bool{}, oldOutcomes: map[movedOutcome]bool{},
 	}

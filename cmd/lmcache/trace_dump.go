@@ -110,6 +110,25 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 	return o.from <= t && t <= o.to
 }
 
+// seek passes over what is earlier or later than what is wanted, where src knows
+// the times of its blocks, and returns how many records came before.
+func (o *dumpOptions) seek(src trace.Source) (records int64, err error) {
+	s, ok := src.(interface {
+		SeekTime(fromNS, toNS int64) (int64, error)
+	})
+	if !ok || o.from <= 0 && math.IsInf(o.to, 1) {
+		return 0, nil
+	}
+	// The nearest float64 to a time may be a little off.
+	const slack = 1000
+	ns := func(s float64) int64 { return int64(min(max(s*1e9, -1<<62), 1<<62)) }
+	to := ns(o.to) + slack
+	if o.outcomes {
+		to = math.MaxInt64 // the outcome of a call may be in any block behind it
+	}
+	return s.SeekTime(ns(o.from)-slack, to)
+}
+
 // wantsOutcome reports whether the call of out is to be printed.
 func (o *dumpOptions) wantsOutcome(out *trace.OutcomeRecord) bool {
 	return o.wants(&trace.Record{Qualname: out.Qualname, MonoNS: out.MonoNS - out.DurationNS})
@@ -166,7 +185,11 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 	if text {
 		line = trace.AppendTextHeader(line, src.Header())
 	}
-	for n := int64(1); src.Next(); n++ {
+	passed, err := o.seek(src)
+	if err != nil {
+		return err
+	}
+	for n := passed + 1; src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
