@@ -233,6 +233,7 @@ func (a *Appender) extend(upTo int64) error {
 				return err
 			}
 		}
+		cache(a.file, from, to-from)
 		a.populateWindow(from, to)
 		a.ready.Store(to)
 	}

@@ -385,7 +385,10 @@ func (c *ringReader) release() {
 	}
 	c.released = c.pos
 	r.head.Store(c.pos)
-	if r.waiting.Load() > 0 {
+	// Who waits is woken once there is room for more than a few calls: to park and
+	// to be woken costs as much as a hundred of them. There will be, since the
+	// consumer goes on while anything is claimed.
+	if r.waiting.Load() > 0 && r.tail.Load()&^ringClosed-c.pos <= uint64(len(r.data))/4*3 {
 		r.mu.Lock()
 		r.room.Broadcast()
 		r.mu.Unlock()
