@@ -1,13 +1,13 @@
-# make lists the targets. Variables: FUZZTIME (10s), BENCH (.), BENCHTIME (1s), VERSION.
+# make lists the targets. Variables: FUZZTIME (10s), COUNT (1), LARGE, OLD (main), BENCH (.), VERSION.
 
 GO        ?= go
 FUZZTIME  ?= 10s
 BENCH     ?= .
-BENCHTIME ?= 1s
+OLD       ?= main
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check race fuzz bench golden cover clean
+.PHONY: help build demo test check race fuzz bench benchcmp golden cover clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -38,8 +38,16 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-bench: ## benchmarks that match BENCH, each for BENCHTIME
-	$(GO) test ./... -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME)
+bench: ## measure the goals, COUNT times each, and print their table; LARGE=1 adds what needs gigabytes
+	@mkdir -p build
+	@bench/run 2>&1 | tee build/bench.txt | $(GO) run ./bench/table
+
+benchcmp: ## benchmarks that match BENCH in package PKG, here and in the commit OLD, side by side
+	@test -n "$(PKG)" || { echo "make benchcmp PKG=./trace [BENCH=.] [OLD=main]"; exit 2; }
+	@mkdir -p build && rm -rf build/old && git worktree prune && git worktree add --detach build/old $(OLD) >/dev/null
+	@cd build/old && $(GO) test $(PKG) -run '^$$' -bench '$(BENCH)' -count 6 >../old.txt; cd ../.. && git worktree remove --force build/old
+	@$(GO) test $(PKG) -run '^$$' -bench '$(BENCH)' -count 6 >build/new.txt
+	@$(GO) tool benchstat build/old.txt build/new.txt
 
 golden: ## rewrite the golden files; review the diff
 	@set -e; for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -r -n1 dirname | sort -u); do \

@@ -41,6 +41,7 @@ type Policy interface {
 var ErrPolicy = errors.New("unsupported eviction policy")
 
 var policies = map[string]func(*kv.Index) Policy{
+	"ARC":  newARC,
 	"LRU":  func(x *kv.Index) Policy { return &LRU{index: x} },
 	"noop": func(*kv.Index) Policy { return noop{} },
 }

@@ -15,6 +15,14 @@ type Bitmap struct {
 // NewBitmap returns n bits, all clear.
 func NewBitmap(n int) Bitmap { return Bitmap{make([]uint64, (n+63)/64), n} }
 
+// BitmapOf returns a bitmap over words, which it keeps: n bits in (n+63)/64 words,
+// those behind the last clear.
+func BitmapOf(words []uint64, n int) Bitmap { return Bitmap{words, n} }
+
+// Words returns the bitmap's memory: bit i is bit i%64 of word i/64. It must not
+// be changed.
+func (b Bitmap) Words() []uint64 { return b.words }
+
 // Len returns the number of bits.
 func (b Bitmap) Len() int { return b.n }
 

@@ -3,6 +3,7 @@ package l1
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -63,6 +64,8 @@ type Manager struct {
 	also    []uint32
 	pending []pendingWrite
 	offsets []int64
+	codes   []Code
+	gone    [2][]uint32 // of deleteSlots
 }
 
 // slot is what a key has in the tier. It holds no pointer.
@@ -539,7 +542,7 @@ func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Cod
 // that were only staged.
 func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed func(s uint32)) (_ []Code, freed int64) {
 	now := m.clock.Now()
-	var wereResident, wereStaged []uint32
+	wereResident, wereStaged := m.gone[0][:0], m.gone[1][:0]
 	for _, s := range slots {
 		at := (*slot)(nil)
 		if s != 0 {
@@ -571,6 +574,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 			removed(s)
 		}
 	}
+	m.gone = [...][]uint32{wereResident, wereStaged}
 	m.forget(wereResident)
 	m.forget(wereStaged)
 	for _, list := range [...][]uint32{wereResident, wereStaged} {
@@ -603,33 +607,66 @@ type Evicted struct {
 	Bytes int64
 }
 
+// evictBatch is how many keys go under one hold of the lock: some 200 µs, so
+// that a pass over a large tier keeps nobody waiting.
+const evictBatch = 256
+
 // Evict removes up to a share ratio of the tracked keys, in the policy's order.
+// Other calls get their turn in between.
 //
 // Source: reference storage-manager.md, section 14.4.
 func (m *Manager) Evict(ratio float64) Evicted {
 	m.mu.Lock()
+	n := evict.Target(m.policy.Len(), ratio)
+	m.mu.Unlock()
+	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
+	refused := map[uint32]bool{}
+	for n > 0 {
+		want := min(n, evictBatch)
+		if got := m.evictSome(want, &out, refused); got < want {
+			break // no more that may go
+		}
+		n -= want
+		runtime.Gosched() // who waits for the lock has it before the next batch
+	}
+	return out
+}
+
+// evictSome evicts up to n keys, and returns how many the policy gave. A key
+// that is also being written is given, counts, and stays; refused keeps it from
+// being given again.
+func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
+	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
-	victims := m.policy.Victims(m.also[:0], evict.Target(m.policy.Len(), ratio), func(s uint32) bool {
-		at := m.slots.At(s)
-		if at.resident.state != absent {
-			if !at.resident.live(now) {
-				return true
-			}
-		}
-		for n := at.staged; n != 0; n = m.staged.At(n).next {
-			if !m.staged.At(n).live(now) {
-				return true
-			}
-		}
-		return false
-	})
+	victims := m.policy.Victims(m.also[:0], n, func(s uint32) bool { return m.evictable(s, now) && !refused[s] })
 	m.also = victims
-	var out Evicted
-	_, out.Bytes = m.deleteSlots(nil, victims, false, func(s uint32) {
+	var bytes int64
+	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32) {
 		out.Keys = append(out.Keys, m.index.Key(s))
 	})
-	return out
+	out.Bytes += bytes
+	for i, c := range m.codes {
+		if c != Success {
+			refused[victims[i]] = true
+		}
+	}
+	return len(victims)
+}
+
+// evictable reports whether something of the slot may go: the resident object
+// without a live read lock, or a reservation whose lock has expired.
+func (m *Manager) evictable(s uint32, now int64) bool {
+	at := m.slots.At(s)
+	if at.resident.state != absent && !at.resident.live(now) {
+		return true
+	}
+	for n := at.staged; n != 0; n = m.staged.At(n).next {
+		if !m.staged.At(n).live(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // Clear removes every object that no live lock holds, with force every object.

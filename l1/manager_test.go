@@ -328,3 +328,29 @@ func TestRandomCalls(t *testing.T) {
 		t.Errorf("after a forced clear: %+v", u)
 	}
 }
+
+// TestEvictCountsWhatItMustLeave: in a pass over more keys than go under one
+// hold of the lock, a key that a prefetch is still loading counts once and
+// stays, as it would in one sweep.
+func TestEvictCountsWhatItMustLeave(t *testing.T) {
+	const n = 1000
+	x := newTier(t, n+1)
+	var ns []int
+	for i := range n {
+		ns = append(ns, i)
+	}
+	x.expect("a prefetch stages what will be the coldest key", x.reserve(kv.ModeNew, 5, true, n-1), "R")
+	x.write(ns...)
+	out := x.Evict(0.6)
+	if len(out.Keys) != 599 {
+		t.Fatalf("evicted %d keys; want 600 less the one being loaded", len(out.Keys))
+	}
+	for i, k := range out.Keys {
+		if want := keys(n - 2 - i)[0]; k != want {
+			t.Fatalf("victim %d is %v; want %v", i, k, want)
+		}
+	}
+	if out.Bytes != 599*objectBytes || x.used() != n+1-599 {
+		t.Errorf("%d bytes came back, %d objects in use; want 599 objects back", out.Bytes, x.used())
+	}
+}

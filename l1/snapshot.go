@@ -1,6 +1,7 @@
 package l1
 
 import (
+	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/kv"
 )
 
@@ -18,6 +19,12 @@ type KeyState struct {
 type Snapshot struct {
 	Keys  []KeyState     // in no order
 	Order []kv.ObjectKey // the policy's, first to go first
+
+	// Of the ARC policy only: its lists t1, t2, b1 and b2, oldest first, the
+	// wanted size of t1 and the capacity.
+	Lists    map[string][]kv.ObjectKey
+	Target   float64
+	Capacity int
 }
 
 // Snapshot returns the present state.
@@ -35,8 +42,21 @@ func (m *Manager) Snapshot() Snapshot {
 			})
 		}
 	}
-	for _, slot := range m.policy.Order(nil) {
-		s.Order = append(s.Order, m.index.Key(slot))
+	s.Order = m.keysOf(m.policy.Order(nil))
+	if arc, ok := m.policy.(*evict.ARC); ok {
+		s.Lists = map[string][]kv.ObjectKey{}
+		for name, slots := range arc.Lists() {
+			s.Lists[name] = m.keysOf(slots)
+		}
+		s.Target, s.Capacity = arc.Target()
 	}
 	return s
+}
+
+func (m *Manager) keysOf(slots []uint32) []kv.ObjectKey {
+	var keys []kv.ObjectKey
+	for _, s := range slots {
+		keys = append(keys, m.index.Key(s))
+	}
+	return keys
 }

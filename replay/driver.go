@@ -134,8 +134,9 @@ type driver struct {
 	results results
 	outcome Outcome // the counts of its operation; others are stale
 
-	reads   readQueue
-	pending pendingPrefetches
+	reads    readQueue
+	pending  pendingPrefetches
+	recorded recordedOutcomes
 
 	ops     []opStats // by Op
 	lag     distribution
@@ -180,6 +181,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
+	d.recorded.collect(d.Source)
 	before := d.manager.Stats()
 	start := d.Clock.Now()
 	err := d.replay(start)
@@ -334,6 +336,7 @@ func (d *driver) result(before sm.Stats, durationNS int64) *Result {
 	if json.Valid([]byte(d.ConfigJSON)) {
 		res.Config = json.RawMessage(d.ConfigJSON)
 	}
+	res.Recorded = d.recorded.compare(&d.total)
 	for _, row := range trace.Schema() {
 		st := &d.ops[row.Op]
 		if st.latency.count == 0 && st.errors == 0 {

@@ -33,6 +33,10 @@ type Result struct {
 	Storage Storage    `json:"storage"`
 	Lag     Latency    `json:"dispatch_lag"` // of every record behind its due time
 	Ops     []OpResult `json:"ops"`          // replayed or failed at least once, sorted by name
+
+	// Recorded is what came of the calls when they were recorded, by name of
+	// the operation; none where the trace does not say.
+	Recorded []Recorded `json:"recorded_outcome,omitempty"`
 }
 
 // TraceIdentity tells one trace from another without reading it whole.

@@ -34,6 +34,7 @@ func (r *Result) AppendTable(dst []byte) []byte {
 			t.row(name+" p99", twoDigits(op.P99MS))
 		}
 		r.appendOutcome(&t)
+		r.appendRecorded(&t)
 		t.title("Dispatch Lag (ms)", "-")
 		t.row("p50", lagDigits(r.Lag.P50MS))
 		t.row("p99", lagDigits(r.Lag.P99MS))

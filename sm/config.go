@@ -69,7 +69,7 @@ var (
 )
 
 // builtEvictionPolicies are those of EvictionPolicies that New can build.
-var builtEvictionPolicies = []string{"LRU", "noop"}
+var builtEvictionPolicies = []string{"LRU", "ARC", "noop"}
 
 const (
 	gib = 1 << 30

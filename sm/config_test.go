@@ -205,7 +205,7 @@ func TestValidate(t *testing.T) {
 		{"ttl", func(c *sm.Config) { c.L1.ReadTTLSeconds = -1 }, "--l1-read-ttl-seconds: invalid value: -1 (allowed: 0 to 2305843009)"},
 		{"ttl overflow", func(c *sm.Config) { c.L1.WriteTTLSeconds = math.MaxInt64 }, "--l1-write-ttl-seconds: invalid value: 9223372036854775807 (allowed: 0 to 2305843009)"},
 		{"no policy", func(c *sm.Config) { c.Eviction.Policy = "" }, `--eviction-policy: invalid value: "" (allowed: LRU, ARC, IsolatedLRU, noop)`},
-		{"later policy", func(c *sm.Config) { c.Eviction.Policy = "ARC" }, "--eviction-policy ARC is not supported in this build"},
+		{"later policy", func(c *sm.Config) { c.Eviction.Policy = "IsolatedLRU" }, "--eviction-policy IsolatedLRU is not supported in this build"},
 		{"watermark", func(c *sm.Config) { c.Eviction.Watermark = -1 }, "--eviction-trigger-watermark: invalid value: -1 (allowed: 0 or more, finite)"},
 		{"watermark NaN", func(c *sm.Config) { c.Eviction.Watermark = math.NaN() }, "--eviction-trigger-watermark: invalid value: NaN (allowed: 0 or more, finite)"},
 		{"ratio", func(c *sm.Config) { c.Eviction.Ratio = -0.1 }, "--eviction-ratio: invalid value: -0.1 (allowed: 0 or more, finite)"},

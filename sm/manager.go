@@ -144,16 +144,21 @@ func (m *Manager) Close() error {
 // means that the call itself was wrong (a layout of no bytes, an unknown mode)
 // and reserved nothing.
 func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.WriteMode) ([]l1.WriteResult, error) {
+	var call trace.CallToken
 	if m.tracer.On() {
-		m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
+		call = m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
 	}
 	results, err := m.l1.Reserve(make([]l1.WriteResult, 0, len(keys)), keys, layout, mode, l1.Writer, false)
 	if err != nil {
+		m.tracer.Outcome(call, &trace.Outcome{Failed: true})
 		return nil, fmt.Errorf("reserve write of %d keys: %w", len(keys), err)
 	}
 	var n [l1.OutOfMemory + 1]int64
 	for i := range results {
 		n[results[i].Code]++
+	}
+	if call.WantsOutcome() {
+		m.traceReservation(call, results)
 	}
 	bytes := layout.Bytes()
 	m.count(func(s *Stats) {
@@ -170,8 +175,9 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 // below. It returns an outcome for every key, in order: Success, KeyNotExist
 // where nothing was reserved, KeyInWrongState where the reservation has expired.
 func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
+	var call trace.CallToken
 	if m.tracer.On() {
-		m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
+		call = m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
 	}
 	codes, admitted, bytes := m.l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
 	m.store.queue(admitted)
@@ -180,6 +186,9 @@ func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
 		if c == l1.Success {
 			written++
 		}
+	}
+	if call.WantsOutcome() {
+		m.traceCodes(call, codes, 0)
 	}
 	m.count(func(s *Stats) {
 		s.WrittenKeys += written
@@ -214,10 +223,12 @@ type PrefetchRow struct {
 // below, or with skipL2, the result is there when it returns. It keeps no
 // reference into spec. An error means that the spec is not valid.
 func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID string, skipL2 bool) (PrefetchHandle, error) {
+	var call trace.CallToken
 	if m.tracer.On() {
-		m.tracer.Call(trace.OpSubmitPrefetchTask, &trace.Args{Spec: spec, Text: externalRequestID, Flag: skipL2})
+		call = m.tracer.Call(trace.OpSubmitPrefetchTask, &trace.Args{Spec: spec, Text: externalRequestID, Flag: skipL2})
 	}
 	if err := spec.Validate(); err != nil {
+		m.tracer.Outcome(call, &trace.Outcome{Failed: true})
 		return PrefetchHandle{}, fmt.Errorf("submit prefetch: %w", err)
 	}
 	h := PrefetchHandle{ExternalRequestID: externalRequestID, SubmitNS: m.clock.Now()}
@@ -227,6 +238,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.pending[h.ID] = struct{}{}
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
+	p.call = call
 	if skipL2 || len(m.adapters) == 0 {
 		p.lockL1()
 		p.plan(p.inL1)
@@ -268,8 +280,9 @@ func (m *Manager) QueryPrefetchStatus(h PrefetchHandle) (res *PrefetchResult, ok
 // ReadPrefetched enters a read of prefetched objects. It takes no locks: it
 // needs those of a completed prefetch. The caller must call Exit.
 func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
+	var call trace.CallToken
 	if m.tracer.On() {
-		m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
+		call = m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
 	}
 	r := &PrefetchedRead{m: m, keys: keys}
 	r.codes, r.objects = m.l1.Read(make([]l1.Code, 0, len(keys)), make([]l1.Object, 0, len(keys)), keys)
@@ -280,6 +293,9 @@ func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
 				m.log.Error(fmt.Sprintf("Failed to read prefetched object %v from L1 storage: %s", keys[i], reasons[c]))
 			}
 		}
+	}
+	if call.WantsOutcome() {
+		m.traceCodes(call, r.codes, 0)
 	}
 	return r
 }
@@ -321,6 +337,7 @@ func (r *PrefetchedRead) Exit(bodyErr error) {
 		return
 	}
 	r.exited = true
+	var released, freed int
 	if r.refused || bodyErr != nil {
 		seen := make(map[kv.ObjectKey]struct{}, len(r.keys)) // a key read twice has one lock to give back
 		var good []kv.ObjectKey
@@ -330,10 +347,12 @@ func (r *PrefetchedRead) Exit(bodyErr error) {
 				good = append(good, r.keys[i])
 			}
 		}
-		r.m.unlock(good, 1)
+		codes, n := r.m.unlock(good, 1)
+		released, freed = countSuccess(codes), n
 	}
 	if r.m.tracer.On() {
-		r.m.tracer.Call(trace.OpReadPrefetchedExit, &trace.Args{Keys: r.keys})
+		call := r.m.tracer.Call(trace.OpReadPrefetchedExit, &trace.Args{Keys: r.keys})
+		r.m.tracer.Outcome(call, &trace.Outcome{Counts: [trace.MaxCounts]uint32{uint32(released), uint32(freed)}})
 	}
 }
 
@@ -341,23 +360,30 @@ func (r *PrefetchedRead) Exit(bodyErr error) {
 // 1..128), and returns an outcome for every key, in order: Success, KeyNotExist,
 // or KeyInWrongState without a live lock.
 func (m *Manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.Code {
+	var call trace.CallToken
 	if m.tracer.On() {
-		m.tracer.Call(trace.OpFinishReadPrefetched, &trace.Args{Keys: keys, Count: int64(readLocks)})
+		call = m.tracer.Call(trace.OpFinishReadPrefetched, &trace.Args{Keys: keys, Count: int64(readLocks)})
 	}
-	return m.unlock(keys, clampLocks(readLocks))
+	codes, freed := m.unlock(keys, clampLocks(readLocks))
+	if call.WantsOutcome() {
+		m.traceCodes(call, codes, freed)
+	}
+	return codes
 }
 
 func clampLocks(n int) int { return min(max(n, 1), l1.MaxReadLocks) }
 
-func (m *Manager) unlock(keys []kv.ObjectKey, n int) []l1.Code {
+// unlock releases n locks of every key. freed is how many objects went with
+// their last lock.
+func (m *Manager) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int) {
 	if len(keys) == 0 {
-		return nil
+		return nil, 0
 	}
-	codes, freed := m.l1.Unlock(make([]l1.Code, 0, len(keys)), keys, n)
+	codes, freed = m.l1.Unlock(make([]l1.Code, 0, len(keys)), keys, n)
 	if freed > 0 {
 		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(freed) })
 	}
-	return codes
+	return codes, freed
 }
 
 // EvictOnce runs one eviction cycle and returns the keys that it removed, in

@@ -41,6 +41,11 @@ type scenario struct {
 		ReadLocked                  []int `json:"read_locked"`
 		Used, Capacity              int64
 		Order                       []int
+
+		// Of ARC.
+		T1, T2, B1, B2 []int
+		Target         *float64 `json:"target_t1_size"`
+		ARCCapacity    int      `json:"arc_capacity"`
 	}
 	Records []outcome
 }
@@ -96,9 +101,6 @@ func TestParity(t *testing.T) {
 
 func (s *scenario) run(t *testing.T, dir string) {
 	cfg := parityConfig(t, s.Flags)
-	if cfg.Eviction.Policy == "ARC" {
-		t.Skip("this build has no ARC policy yet")
-	}
 	src, err := lct.Open(filepath.Join(dir, s.Trace), func(w string) { t.Errorf("%s: %s", s.Trace, w) })
 	if err != nil {
 		t.Fatal(err)
@@ -299,8 +301,16 @@ func (p *player) compareEnd(t *testing.T, s *scenario) {
 			}
 		}
 	}
-	for _, k := range snap.Order {
-		order = append(order, p.numbers[k])
+	numbers := func(keys []kv.ObjectKey) (out []int) {
+		for _, k := range keys {
+			out = append(out, p.numbers[k])
+		}
+		return out
+	}
+	if s.Final.Target == nil {
+		order = numbers(snap.Order)
+	} else if snap.Target != *s.Final.Target || snap.Capacity != s.Final.ARCCapacity {
+		t.Errorf("final target size of T1 %v, capacity %d; want %v, %d", snap.Target, snap.Capacity, *s.Final.Target, s.Final.ARCCapacity)
 	}
 	for _, list := range [][]int{resident, staged, temporary, locked} {
 		slices.Sort(list)
@@ -312,6 +322,8 @@ func (p *player) compareEnd(t *testing.T, s *scenario) {
 		{"resident", resident, s.Final.Resident}, {"staged", staged, s.Final.Staged},
 		{"temporary", temporary, s.Final.Temporary}, {"read_locked", locked, s.Final.ReadLocked},
 		{"order", order, s.Final.Order},
+		{"t1", numbers(snap.Lists["t1"]), s.Final.T1}, {"t2", numbers(snap.Lists["t2"]), s.Final.T2},
+		{"b1", numbers(snap.Lists["b1"]), s.Final.B1}, {"b2", numbers(snap.Lists["b2"]), s.Final.B2},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("final %s:\ngot  %v\nwant %v", c.name, c.got, c.want)
@@ -331,14 +343,15 @@ func parityConfig(t *testing.T, flags []string) sm.Config {
 		return f
 	}
 	for i := 0; i < len(flags); i++ {
-		if flags[i] == "--no-l1-use-lazy" {
-			cfg.L1.UseLazy = false
+		if flags[i] == "--no-l1-use-lazy" || flags[i] == "--l1-use-lazy" {
+			cfg.L1.UseLazy = flags[i] == "--l1-use-lazy"
 			continue
 		}
 		value := flags[i+1]
 		switch flags[i] {
 		case "--l1-size-gb":
 			cfg.L1.SizeBytes = int64(number(value) * (1 << 30))
+		case "--l1-init-size-gb", "--periodic-notifier-interval-ms": // change nothing
 		case "--l1-align-bytes":
 			cfg.L1.AlignBytes = int64(number(value))
 		case "--l1-write-ttl-seconds":

@@ -7,6 +7,7 @@ import (
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/trace"
 )
 
 // prefetchController serves prefetches that may need a store below. At most
@@ -32,6 +33,7 @@ type prefetch struct {
 	layouts []kv.Layout    // one a row
 	readers int
 	lock    kv.LockMode
+	call    trace.CallToken // of the submission
 
 	inL1   kv.Bitmap // resident and locked by this request at step 1
 	served kv.Bitmap // planned from L1: still locked
@@ -267,6 +269,9 @@ func (p *prefetch) finish() *PrefetchResult {
 	p.m.unlock(release, p.readers)
 	p.m.l1.Touch(touched)
 	p.m.countPrefetch(p, res)
+	if p.call.WantsOutcome() {
+		p.traceResult(res)
+	}
 	return res
 }
 

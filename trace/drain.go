@@ -16,6 +16,10 @@ import (
 type FrameWriter interface {
 	// Call appends one call; it copies what it needs of a.
 	Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error
+	// Outcome appends what came of a call that was appended; it copies o.
+	Outcome(op Op, seq uint64, monoNS, wallNS, durationNS int64, o *Outcome) error
+	// LostOutcomes notes how many outcomes have been lost until now.
+	LostOutcomes(total uint64)
 	// Drops notes how many calls have been lost until now.
 	Drops(total uint64) error
 	// Flush makes the counts in the header current. It is cheap.
@@ -47,6 +51,10 @@ type drain struct {
 	args Args
 	spec kv.PrefetchSpec // memory for args.Spec
 
+	outcomes bool // calls may have outcomes
+	pending  pendingCalls
+	outcome  ringOutcomeReader
+
 	anchorMono, anchorWall int64 // a pair of clock readings
 	nextAnchor             int64 // monotonic time from which on there should be a new one
 	toldDrops              uint64
@@ -56,8 +64,9 @@ type drain struct {
 	ended                  bool   // writing has: whatever comes is lost
 	logged, loggedEnd      bool   // a first lost call, and the end of writing, were logged; not all that follow
 
-	recorded atomic.Uint64 // calls, stored after each batch
-	lost     atomic.Uint64 // calls taken from the ring that could not be written
+	recorded     atomic.Uint64 // calls, stored after each batch
+	lost         atomic.Uint64 // calls taken from the ring that could not be written
+	lostOutcomes atomic.Uint64 // outcomes, likewise
 
 	done chan struct{} // closed when the goroutine ends
 }
@@ -109,11 +118,19 @@ func (d *drain) batch() (n int, err error) {
 				return
 			}
 			n++
-			d.call(&d.in.frame)
+			if d.in.frame.IsOutcome {
+				d.takeOutcome(&d.in.frame)
+			} else {
+				d.call(&d.in.frame)
+			}
 		}
 	})
 	if fault != nil {
-		d.lost.Add(1) // the call at which it happened
+		if d.in.frame.IsOutcome { // at which it happened
+			d.lostOutcomes.Add(1)
+		} else {
+			d.lost.Add(1)
+		}
 		d.failed(fault)
 	}
 	d.recorded.Store(d.calls)
@@ -143,6 +160,39 @@ func (d *drain) call(f *ringFrame) {
 	}
 	d.stale = true
 	d.calls++
+	if d.outcomes {
+		d.pending.add(f.Pos, f.Seq)
+	}
+}
+
+// takeOutcome writes an outcome to the file, under the number of its call.
+func (d *drain) takeOutcome(f *ringFrame) {
+	if err := d.outcome.decode(f); err != nil {
+		d.lostOutcomes.Add(1)
+		d.warn("trace recorder: an outcome is lost", err)
+		return
+	}
+	seq, ok := d.pending.take(d.outcome.call)
+	if !ok {
+		if d.outcome.call < d.pending.forgotten {
+			d.lostOutcomes.Add(1)
+		}
+		return // else the call is not in the file, and nor is its outcome
+	}
+	if d.ended {
+		d.lostOutcomes.Add(1)
+		return
+	}
+	wall := f.WallNS
+	if !f.HasWall {
+		wall = d.wall(f.MonoNS)
+	}
+	if err := d.out.Outcome(f.Op, seq, f.MonoNS, wall, d.outcome.durationNS, &d.outcome.outcome); err != nil {
+		d.lostOutcomes.Add(1)
+		d.failed(err)
+		return
+	}
+	d.stale = true
 }
 
 // tellDrops tells the file of the losses known so far, if there are new ones.
@@ -212,6 +262,7 @@ func (d *drain) seal() {
 	var dropsErr, closeErr error
 	fault := mmapio.Guard(func() {
 		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
+		d.out.LostOutcomes(d.in.ring.lostOutcomes.Load() + d.lostOutcomes.Load())
 		closeErr = d.out.Close()
 	})
 	if d.outErr == nil {

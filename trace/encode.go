@@ -302,6 +302,10 @@ func (w *writer) defineOp(id uint16, row *Row) error {
 	for _, arg := range row.Args {
 		b = appendStr(appendStr(b, arg.Name), arg.Type.String())
 	}
+	b = binary.AppendUvarint(b, uint64(len(row.Counts)))
+	for _, name := range row.Counts {
+		b = appendStr(b, name)
+	}
 	return w.emit(kindOp, id, b)
 }
 

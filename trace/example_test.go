@@ -23,7 +23,7 @@ const (
 
 // exampleFile writes the worked example of FORMAT.md: a chunk-major reservation
 // over two ranks, a prefetch that repeats its chunks and adds one, two lost
-// calls, and the release of the first chunk.
+// calls, and the release of the first chunk; with the outcomes of the first two.
 func exampleFile(t *testing.T) []byte {
 	h := Header{
 		Level: LevelStorage, MonoStartNS: 5_000_000_000, WallStartNS: 1_760_000_000_000_000_000,
@@ -47,12 +47,21 @@ func exampleFile(t *testing.T) []byte {
 			t.Fatal(err)
 		}
 	}
+	outcome := func(op Op, seq uint64, monoNS, durationNS int64, o Outcome) {
+		if err := w.Outcome(op, seq, monoNS, h.WallStartNS+monoNS, durationNS, &o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	call(OpReserveWrite, 0, 1_000_000, Args{Keys: keysOf(chunks[:2], rank0, rank1), Layout: layout})
+	outcome(OpReserveWrite, 0, 1_004_200, 4_200, Outcome{Counts: [MaxCounts]uint32{3, 1},
+		Bits: [MaxOutcomeBits]Bits{{Words: []uint64{0b1011}, N: 4}}})
 	call(OpSubmitPrefetchTask, 1, 2_500_000, Args{Text: "req-1",
 		Spec: &kv.PrefetchSpec{Readers: 1, Groups: []kv.KeyGroup{group(rank0), group(rank1)}}})
 	if err := w.Drops(2); err != nil {
 		t.Fatal(err)
 	}
+	outcome(OpSubmitPrefetchTask, 1, 3_900_000, 1_400_000, Outcome{Counts: [MaxCounts]uint32{2, 2, 2},
+		Bits: [MaxOutcomeBits]Bits{{Words: []uint64{0b001001}, N: 6}, {Words: []uint64{0b010010}, N: 6}}})
 	call(OpFinishReadPrefetched, 4, 4_000_000, Args{Keys: keysOf(chunks[:1], rank0), Count: 1})
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -106,10 +115,21 @@ func parseDump(t *testing.T, dump string) []byte {
 	return data
 }
 
-// readText gives the records of data as text, one a line.
+// readText gives the records and outcomes of data as text, in file order.
 func readText(t *testing.T, data []byte) string {
 	var b strings.Builder
 	r := openBytes(t, data)
+	r.OnOutcome(func(o *OutcomeRecord) {
+		fmt.Fprintf(&b, "    outcome of %d at %d: seq=%d t_mono=%d t_wall=%d duration=%d failed=%t\n     ",
+			o.Op, o.Offset, o.Seq, o.MonoNS, o.WallNS, o.DurationNS, o.Failed)
+		for i, name := range o.Names {
+			fmt.Fprintf(&b, " %s=%d", name, o.Counts[i])
+			if i < len(o.Bits) {
+				fmt.Fprintf(&b, " (%s)", o.Bits[i])
+			}
+		}
+		b.WriteByte('\n')
+	})
 	var a Args
 	for r.Next() {
 		if err := r.Args(&a); err != nil {

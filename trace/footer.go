@@ -13,6 +13,11 @@ type footer struct {
 	ops                       []OpCount // sorted by name
 	drops                     []DropRange
 	blocks                    []blockEntry
+
+	// What follows the index, if anything does.
+	timed        bool // the times in blocks are known
+	lostOutcomes uint64
+	outcomes     []OutcomeTotal // sorted by name
 }
 
 func (f *footer) append(b []byte) []byte {
@@ -38,6 +43,28 @@ func (f *footer) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, e.records)
 		before = e
 	}
+	if !f.timed {
+		return b
+	}
+	for _, e := range f.blocks {
+		if e.records == 0 {
+			e.minMonoNS, e.maxMonoNS = e.monoNS, e.monoNS
+		}
+		b = binary.AppendVarint(b, e.minMonoNS-e.monoNS)
+		b = binary.AppendUvarint(b, uint64(e.maxMonoNS-e.minMonoNS))
+	}
+	b = binary.AppendUvarint(b, f.lostOutcomes)
+	b = binary.AppendUvarint(b, uint64(len(f.outcomes)))
+	for _, t := range f.outcomes {
+		b = appendStr(b, t.Qualname)
+		b = binary.AppendUvarint(b, uint64(t.Outcomes))
+		b = binary.AppendUvarint(b, uint64(t.Failed))
+		b = binary.AppendUvarint(b, uint64(t.DurationNS))
+		b = binary.AppendUvarint(b, uint64(len(t.Counts)))
+		for _, c := range t.Counts {
+			b = binary.AppendUvarint(appendStr(b, c.Name), uint64(c.Keys))
+		}
+	}
 	return b
 }
 
@@ -61,6 +88,9 @@ func (f *footer) parse(payload []byte) error {
 		e.records = c.uv()
 		f.blocks = append(f.blocks, e)
 	}
+	if len(c.b) > 0 {
+		f.parseMore(&c)
+	}
 	if err := c.end(); err != nil {
 		return err
 	}
@@ -68,6 +98,27 @@ func (f *footer) parse(payload []byte) error {
 		return errShort
 	}
 	return nil
+}
+
+// parseMore reads what follows the index.
+func (f *footer) parseMore(c *cursor) {
+	f.timed = true
+	for i := range f.blocks {
+		e := &f.blocks[i]
+		least := e.monoNS + c.sv()
+		span := c.uv()
+		if most := least + int64(span); e.records > 0 {
+			e.minMonoNS, e.maxMonoNS = least, most
+		}
+	}
+	f.lostOutcomes = c.uv()
+	for range c.count(5) {
+		t := OutcomeTotal{Qualname: string(c.str()), Outcomes: int64(c.uv()), Failed: int64(c.uv()), DurationNS: int64(c.uv())}
+		for range c.count(2) {
+			t.Counts = append(t.Counts, NamedCount{string(c.str()), int64(c.uv())})
+		}
+		f.outcomes = append(f.outcomes, t)
+	}
 }
 
 func sortOps(ops []OpCount) {

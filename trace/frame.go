@@ -23,6 +23,7 @@ const (
 	kindLayout  kind = 4
 	kindPattern kind = 5
 	kindCall    kind = 16
+	kindOutcome kind = 17
 	kindDrops   kind = 32
 	kindFooter  kind = 48
 )

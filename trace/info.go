@@ -86,10 +86,31 @@ func (s *Summary) writeRecording(b *strings.Builder) {
 		line("sealed", "no (still being written, or the recorder did not end)")
 	}
 	line("completeness", "%s", s.Completeness())
+	if s.Outcomes > 0 || s.LostOutcomes > 0 {
+		line("outcomes", "%d, %d lost", s.Outcomes, s.LostOutcomes)
+		for i := range s.OutcomeTotals {
+			fmt.Fprintf(b, "      %s\n", s.OutcomeTotals[i].text())
+		}
+	}
 	if s.Damage != nil {
 		line("damage", "%v", s.Damage)
 	}
 }
+
+// text says what the outcomes of an operation add up to.
+func (t *OutcomeTotal) text() string {
+	s := t.Qualname + ":"
+	for _, c := range t.Counts {
+		s += fmt.Sprintf(" %s %d,", c.Name, c.Keys)
+	}
+	if t.Failed > 0 {
+		s += fmt.Sprintf(" failed calls %d,", t.Failed)
+	}
+	return s + fmt.Sprintf(" mean %.1f us", t.MeanNS()/1e3)
+}
+
+// MeanNS returns the mean duration of the calls in ns.
+func (t *OutcomeTotal) MeanNS() float64 { return float64(t.DurationNS) / float64(max(t.Outcomes, 1)) }
 
 // Completeness says in one line whether the recording holds every call that was
 // made: "72003 records, 0 lost".
@@ -182,6 +203,18 @@ func (s *Summary) JSON() any {
 		if s.Damage != nil {
 			j.Damage = s.Damage.Error()
 		}
+		j.Outcomes, j.LostOutcomes = s.Outcomes, s.LostOutcomes
+		if len(s.OutcomeTotals) > 0 {
+			j.OutcomeTotals = map[string]outcomeTotalJSON{}
+			for i := range s.OutcomeTotals {
+				t := &s.OutcomeTotals[i]
+				counts := map[string]int64{}
+				for _, c := range t.Counts {
+					counts[c.Name] = c.Keys
+				}
+				j.OutcomeTotals[t.Qualname] = outcomeTotalJSON{t.Outcomes, t.Failed, t.MeanNS() / 1e3, counts}
+			}
+		}
 		out.Recording = j
 	}
 	if e := s.Events; e != nil {
@@ -227,16 +260,26 @@ type summaryJSON struct {
 
 // recordingJSON is what only a native file knows.
 type recordingJSON struct {
-	Release    string          `json:"converted_from,omitempty"` // release of LMCache
-	Recorder   string          `json:"recorder"`
-	PID        int             `json:"pid"`
-	Host       string          `json:"host"`
-	Bytes      int64           `json:"size_bytes"`
-	Blocks     int64           `json:"blocks"`
-	Sealed     bool            `json:"sealed"`
-	Lost       int64           `json:"lost_records"`
-	DropRanges []dropRangeJSON `json:"drop_ranges"`
-	Damage     string          `json:"damage,omitempty"`
+	Release       string                      `json:"converted_from,omitempty"` // release of LMCache
+	Recorder      string                      `json:"recorder"`
+	PID           int                         `json:"pid"`
+	Host          string                      `json:"host"`
+	Bytes         int64                       `json:"size_bytes"`
+	Blocks        int64                       `json:"blocks"`
+	Sealed        bool                        `json:"sealed"`
+	Lost          int64                       `json:"lost_records"`
+	DropRanges    []dropRangeJSON             `json:"drop_ranges"`
+	Damage        string                      `json:"damage,omitempty"`
+	Outcomes      int64                       `json:"outcomes"`
+	LostOutcomes  int64                       `json:"lost_outcomes"`
+	OutcomeTotals map[string]outcomeTotalJSON `json:"outcome_totals,omitempty"` // by operation
+}
+
+type outcomeTotalJSON struct {
+	Outcomes int64            `json:"outcomes"`
+	Failed   int64            `json:"failed_calls"`
+	MeanUS   float64          `json:"mean_us"`
+	Counts   map[string]int64 `json:"counts"`
 }
 
 type dropRangeJSON struct {

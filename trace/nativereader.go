@@ -50,12 +50,15 @@ type NativeReader struct {
 	extra   Extra  // of record, if that says so
 
 	dropped uint64 // calls lost until here, by the notices
+
+	onOutcome func(*OutcomeRecord) // may be nil
+	outcome   outcomeDecoder
 }
 
 // windowBytes is the usual size of a reader's window: it fits a core's cache.
 const windowBytes = 128 << 10
 
-var _ Source = (*NativeReader)(nil)
+var _ OutcomeSource = (*NativeReader)(nil)
 
 // OpenNative opens the native trace file at path. What is wrong with the file but
 // does not end the reading goes to warn, which may be nil.
@@ -168,6 +171,10 @@ func (r *NativeReader) decodeArgs(a *Args) error {
 	return r.dec.decode(&c, r.op, a)
 }
 
+// OnOutcome makes Next call f with each outcome that it passes; nil ends that. An
+// outcome that cannot be decoded is left out with a warning.
+func (r *NativeReader) OnOutcome(f func(*OutcomeRecord)) { r.onOutcome = f }
+
 // Err returns what ended the reading too early, nil at the end of the file.
 // Damage wraps a *CorruptError.
 func (r *NativeReader) Err() error { return r.err }
@@ -218,10 +225,36 @@ func (r *NativeReader) take(h *frameHeader, payload []byte) (record bool, field 
 			r.dropped = max(r.dropped, total)
 		}
 		return false, "definition", c.err
+	case kindOutcome:
+		if r.onOutcome != nil && r.tables.valid {
+			if err := r.takeOutcome(h, payload); err != nil {
+				r.warnf("skipping an outcome at offset %d: %v", r.off, err)
+			}
+		}
 	case kindFooter:
 		r.sealed = true
 	}
 	return false, "", nil
+}
+
+// takeOutcome decodes the outcome in the frame at r.off and hands it out.
+func (r *NativeReader) takeOutcome(h *frameHeader, payload []byte) error {
+	if h.flags&(flagsUnknown|flagNodes|flagExtension) != 0 {
+		return fmt.Errorf("flags %#x, which this build does not know", h.flags&15)
+	}
+	op := r.tables.op(h.op)
+	if op == nil {
+		return fmt.Errorf("operation %d: %w", h.op, ErrUndefined)
+	}
+	c := cursor{b: payload}
+	o := &r.outcome.out
+	o.Seq = r.tables.start.firstSeq + uint64(c.sv())
+	o.MonoNS, o.WallNS, o.Offset = h.monoNS, h.wallNS, r.off
+	if err := r.outcome.decode(&c, op); err != nil {
+		return err
+	}
+	r.onOutcome(o)
+	return nil
 }
 
 // frame returns the whole frame at r.off after checking it, nil at the end and
@@ -472,7 +505,7 @@ func (r *NativeReader) wholeFrameAfter(off int64) int64 {
 	}
 	for at := off + 8; at+frameHeaderSize <= end && budget > 0; at += 8 {
 		switch kind(r.data[at+6]) {
-		case kindBlock, kindOp, kindScope, kindLayout, kindPattern, kindCall, kindDrops, kindFooter:
+		case kindBlock, kindOp, kindScope, kindLayout, kindPattern, kindCall, kindOutcome, kindDrops, kindFooter:
 			if whole(at) {
 				return at
 			}

@@ -129,6 +129,10 @@ type Summary struct {
 	Lost       int64       // calls that the sequence numbers miss; a recording is complete if both are 0
 	DropRanges []DropRange // where calls were dropped, in file order
 	Damage     error       // a *CorruptError that ended the counting, else nil
+
+	Outcomes      int64          // of the records
+	OutcomeTotals []OutcomeTotal // sorted by name; sealed files only
+	LostOutcomes  int64          // of recorded calls; sealed files only
 }
 
 // DropRange says where a recorder lost calls.

@@ -61,6 +61,8 @@ type Options struct {
 	RingDir   string   // folder of the ring file; shared memory if empty
 	RingBytes int      // of calls that the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
 	Overflow  Overflow // when the ring is full
+	// NoOutcomes leaves out what came of the calls.
+	NoOutcomes bool
 
 	// NewFile creates the file and its header where it is to have another format
 	// than the native one (lct.Recording). What it returns gets one call after the
@@ -113,14 +115,15 @@ type Recorder struct {
 	on atomic.Bool // the gate: what a call costs when recording is off
 
 	// Immutable after Create.
-	ring  *ring
-	defs  *ringDefs
-	ops   [numOps][]Arg // arguments of the operations that are recorded; nil for others
-	block bool
-	start time.Time      // origin of the monotonic times on the machine's clock
-	sim   *clock.Virtual // tells the times instead, if not nil
-	mono0 int64          // sim.Now() at the start
-	drain *drain
+	ring     *ring
+	defs     *ringDefs
+	ops      [numOps][]Arg // arguments of the operations that are recorded; nil for others
+	block    bool
+	outcomes bool
+	start    time.Time      // origin of the monotonic times on the machine's clock
+	sim      *clock.Virtual // tells the times instead, if not nil
+	mono0    int64          // sim.Now() at the start
+	drain    *drain
 
 	path     string
 	log      *slog.Logger
@@ -134,6 +137,8 @@ type Recorder struct {
 type Stats struct {
 	Recorded uint64 // calls in the file
 	Dropped  uint64 // calls that are not and will not be: the ring was full, or writing failed
+	// LostOutcomes are those of recorded calls: likewise.
+	LostOutcomes uint64
 }
 
 // Create creates the trace file at path, or empties the one that is there, and
@@ -217,9 +222,10 @@ func (f outputFile) Sync() error {
 // called.
 func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, opt Options) *Recorder {
 	r := &Recorder{
-		ring:  newRing(mem, dataBytes, rand.Uint32()),
-		block: opt.Overflow == OverflowBlock,
-		log:   opt.Log,
+		ring:     newRing(mem, dataBytes, rand.Uint32()),
+		block:    opt.Overflow == OverflowBlock,
+		outcomes: !opt.NoOutcomes,
+		log:      opt.Log,
 	}
 	r.sim, _ = opt.Clock.(*clock.Virtual)
 	r.defs = newRingDefs(mem[ringHeaderBytes+dataBytes:], r.ring.word(ringAtDefsTail), allocate)
@@ -261,11 +267,12 @@ func (r *Recorder) header(opt Options) Header {
 // begin starts the drain and opens the gate.
 func (r *Recorder) begin(out FrameWriter, h *Header) {
 	r.drain = &drain{
-		in:   ringReader{ring: r.ring},
-		ids:  newRingIDs(r.defs.mem, r.defs.tail),
-		out:  out,
-		log:  r.log,
-		done: make(chan struct{}),
+		in:       ringReader{ring: r.ring},
+		ids:      newRingIDs(r.defs.mem, r.defs.tail),
+		out:      out,
+		log:      r.log,
+		done:     make(chan struct{}),
+		outcomes: r.outcomes,
 	}
 	if r.sim == nil {
 		start := r.start
@@ -286,24 +293,21 @@ func (r *Recorder) On() bool { return r != nil && r.on.Load() }
 // Call records one call of op, made now, with the arguments a, which it copies.
 // It allocates nothing. With OverflowDrop it never waits: where the ring has no
 // room the call is dropped and counted. A call longer than half the ring is
-// dropped in either mode. After Close it does nothing.
-func (r *Recorder) Call(op Op, a *Args) {
+// dropped in either mode. After Close it does nothing. The token is for Outcome.
+func (r *Recorder) Call(op Op, a *Args) (t CallToken) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
-		return
+		return t
 	}
-	var mono, wall int64
+	mono, wall := r.now()
 	header, kind := ringFrameBytes, uint64(ringCall)
-	if r.sim == nil {
-		mono = int64(time.Since(r.start))
-	} else {
-		mono, wall = max(r.sim.Now()-r.mono0, 0), r.sim.Wall()
+	if r.sim != nil {
 		header, kind = ringFrameBytes+8, ringCallWall
 	}
 	args := r.ops[op]
 	n, runs, known := ringArgsSize(args, a, r.defs)
 	if n += header; n > r.ring.maxFrame() || !known && r.defs.define(a) != nil {
 		r.drop()
-		return
+		return t
 	}
 	pos, state := r.ring.claim(n)
 	if state == claimFull && r.block {
@@ -313,7 +317,7 @@ func (r *Recorder) Call(op Op, a *Args) {
 		if state == claimFull {
 			r.drop()
 		}
-		return
+		return t
 	}
 	b := r.ring.frame(pos, n)
 	putRingWord(b, 8, uint64(mono))
@@ -323,7 +327,20 @@ func (r *Recorder) Call(op Op, a *Args) {
 	}
 	putRingArgs(b[header:], args, a, runs)
 	r.ring.commit(pos, uint64(n), kind)
+	if r.outcomes {
+		t = CallToken{at: pos + 1, monoNS: mono, op: op}
+	}
 	runtime.KeepAlive(r) // and with it the ring's mapping
+	return t
+}
+
+// now reads the clock. The Unix time is given on a virtual clock only: else the
+// drain reckons it.
+func (r *Recorder) now() (monoNS, wallNS int64) {
+	if r.sim == nil {
+		return int64(time.Since(r.start)), 0
+	}
+	return max(r.sim.Now()-r.mono0, 0), r.sim.Wall()
 }
 
 // drop counts a call that was made and is not recorded.
@@ -339,8 +356,9 @@ func (r *Recorder) Stats() Stats {
 		return Stats{}
 	}
 	return Stats{
-		Recorded: r.drain.recorded.Load(),
-		Dropped:  r.ring.dropped.Load() + r.drain.lost.Load(),
+		Recorded:     r.drain.recorded.Load(),
+		Dropped:      r.ring.dropped.Load() + r.drain.lost.Load(),
+		LostOutcomes: r.ring.lostOutcomes.Load() + r.drain.lostOutcomes.Load(),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,15 +32,25 @@ type keptCall struct {
 	args         Args
 }
 
+// keptOutcome is an outcome as it arrived at the file.
+type keptOutcome struct {
+	op               Op
+	seq              uint64
+	mono, durationNS int64
+	outcome          Outcome
+}
+
 // keeper stands in for the file: it keeps every call.
 type keeper struct {
-	mu      sync.Mutex
-	calls   []keptCall
-	drops   uint64
-	flushes int
-	closed  int
-	fail    func(call int) error // may be nil
-	made    int
+	mu           sync.Mutex
+	calls        []keptCall
+	drops        uint64
+	outcomes     []keptOutcome
+	lostOutcomes uint64
+	flushes      int
+	closed       int
+	fail         func(call int) error // may be nil
+	made         int
 }
 
 func (k *keeper) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
@@ -54,6 +65,24 @@ func (k *keeper) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
 	k.calls = append(k.calls, keptCall{op, seq, monoNS, wallNS, plain(a)})
 	return nil
 }
+
+func (k *keeper) Outcome(op Op, seq uint64, monoNS, wallNS, durationNS int64, o *Outcome) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fail != nil {
+		if err := k.fail(k.made); err != nil {
+			return err
+		}
+	}
+	kept := keptOutcome{op, seq, monoNS, durationNS, *o}
+	for i := range kept.outcome.Bits {
+		kept.outcome.Bits[i].Words = slices.Clone(o.Bits[i].Words)
+	}
+	k.outcomes = append(k.outcomes, kept)
+	return nil
+}
+
+func (k *keeper) LostOutcomes(total uint64) { k.lostOutcomes = total }
 
 func (k *keeper) Drops(total uint64) error {
 	k.mu.Lock()
@@ -365,7 +394,7 @@ func TestWriteFailure(t *testing.T) {
 			if err := r.Close(); !errors.Is(err, c.err) {
 				t.Errorf("Close: %v; want %v", err, c.err)
 			}
-			if got, want := r.Stats(), (Stats{c.recorded, 100 - c.recorded}); got != want {
+			if got, want := r.Stats(), (Stats{Recorded: c.recorded, Dropped: 100 - c.recorded}); got != want {
 				t.Errorf("stats %+v; want %+v", got, want)
 			}
 			if out.drops != 100-c.recorded || out.closed != 1 {

@@ -60,11 +60,11 @@ func TestRecordAndRead(t *testing.T) {
 //	go test ./trace -run '^$' -bench '^BenchmarkSustained$' -benchtime 2000000x
 func BenchmarkSustained(b *testing.B) {
 	for _, keys := range []int{1, 32} {
-		for name, where := range map[string]string{"shm": "/dev/shm", "tmp": os.TempDir()} {
-			b.Run(fmt.Sprintf("keys=%d/out=%s", keys, name), func(b *testing.B) {
-				dir, err := os.MkdirTemp(where, "lmcache-bench-*")
+		for _, out := range []struct{ name, dir string }{{"shm", "/dev/shm"}, {"tmp", os.TempDir()}} {
+			b.Run(fmt.Sprintf("keys=%d/out=%s", keys, out.name), func(b *testing.B) {
+				dir, err := os.MkdirTemp(out.dir, "lmcache-bench-*")
 				if err != nil {
-					b.Skipf("no folder %s to write to: %v", where, err)
+					b.Skipf("no folder %s to write to: %v", out.dir, err)
 				}
 				defer os.RemoveAll(dir)
 				r, err := Create(filepath.Join(dir, "t.lct"), Options{Overflow: OverflowBlock})
@@ -85,6 +85,9 @@ func BenchmarkSustained(b *testing.B) {
 				wg.Wait()
 				if err := r.Close(); err != nil {
 					b.Fatal(err)
+				}
+				if got := r.Stats(); got.Dropped > 0 {
+					b.Fatalf("%+v", got)
 				}
 				b.ReportMetric(float64(b.N)/time.Since(start).Seconds()/1e6, "Mcalls/s")
 			})

@@ -25,6 +25,8 @@ import (
 //	24  Unix time of the call in ns (kind ringCallWall only)
 //	    arguments (ringframe.go)
 //
+// An outcome (ringoutcome.go) has words of its own from 16 on.
+//
 // Positions count bytes since creation and never wrap; a position's offset in
 // the data is its remainder. Frames do not wrap: a pad, which may be nothing but
 // its commit word, fills the end. The length is a multiple of 8, which leaves its
@@ -36,35 +38,38 @@ const (
 	ringVersion     = 1
 	ringHeaderBytes = 4096
 
-	ringAtMagic      = 0
-	ringAtVersion    = 8   // version; header bytes <<32
-	ringAtDataBytes  = 16  // size of the data
-	ringAtDefsBytes  = 24  // size of the definitions
-	ringAtPID        = 32  // of the producer
-	ringAtNonce      = 40  // 32 bits mixed into every tag
-	ringAtMonoStart  = 48  // recorder's start on its monotonic clock, ns
-	ringAtWallStart  = 56  // the same moment, Unix ns
-	ringAtTail       = 128 // words that are written alone: a pair of cache lines each
-	ringAtHead       = 256
-	ringAtDropped    = 384
-	ringAtDefsTail   = 512
-	ringAtConsumed   = 640 // two slots of ringSlotBytes
-	ringAtPathBytes  = 1024
-	ringAtPath       = 1032 // path of the trace file, up to ringMaxPath bytes
-	ringMaxPath      = ringHeaderBytes - ringAtPath
-	ringSlotBytes    = 32
-	ringFrameBytes   = 24 // of a call, before its arguments
-	ringClosed       = 1  // flag in the tail word: nothing is claimed any more
-	minRingDataBytes = 128
-	maxRingDataBytes = 1 << 30
+	ringAtMagic        = 0
+	ringAtVersion      = 8   // version; header bytes <<32
+	ringAtDataBytes    = 16  // size of the data
+	ringAtDefsBytes    = 24  // size of the definitions
+	ringAtPID          = 32  // of the producer
+	ringAtNonce        = 40  // 32 bits mixed into every tag
+	ringAtMonoStart    = 48  // recorder's start on its monotonic clock, ns
+	ringAtWallStart    = 56  // the same moment, Unix ns
+	ringAtTail         = 128 // words that are written alone: a pair of cache lines each
+	ringAtHead         = 256
+	ringAtDropped      = 384
+	ringAtDefsTail     = 512
+	ringAtConsumed     = 640 // two slots of ringSlotBytes
+	ringAtLostOutcomes = 768
+	ringAtPathBytes    = 1024
+	ringAtPath         = 1032 // path of the trace file, up to ringMaxPath bytes
+	ringMaxPath        = ringHeaderBytes - ringAtPath
+	ringSlotBytes      = 32
+	ringFrameBytes     = 24 // of a call, before its arguments
+	ringClosed         = 1  // flag in the tail word: nothing is claimed any more
+	minRingDataBytes   = 128
+	maxRingDataBytes   = 1 << 30
 )
 
 // Kinds of frame in the ring.
 const (
-	ringPad      = 1 // skip
-	ringCall     = 2
-	ringCallWall = 3 // with the Unix time
-	ringKindMask = 7
+	ringPad         = 1 // skip
+	ringCall        = 2
+	ringCallWall    = 3 // with the Unix time
+	ringOutcome     = 4
+	ringOutcomeWall = 5 // with the Unix time
+	ringKindMask    = 7
 )
 
 // ring is a bounded queue of frames with many producers and one consumer. It
@@ -85,9 +90,10 @@ type ring struct {
 	nonce  uint32
 	mark   uint64 // bytes in use above which a producer wakes the consumer
 
-	tail    *atomic.Uint64 // position behind the last claim, or with ringClosed
-	head    *atomic.Uint64 // position before which everything is given back
-	dropped *atomic.Uint64 // calls that were made and are not in the ring
+	tail         *atomic.Uint64 // position behind the last claim, or with ringClosed
+	head         *atomic.Uint64 // position before which everything is given back
+	dropped      *atomic.Uint64 // calls that were made and are not in the ring
+	lostOutcomes *atomic.Uint64 // outcomes that are not in the ring, of calls that are
 
 	asleep atomic.Bool   // the consumer sleeps: it sets it, who wakes it clears it
 	wake   chan struct{} // one wake-up may wait in it
@@ -123,6 +129,7 @@ func newRing(mem []byte, dataBytes int, nonce uint32) *ring {
 	r.tail = r.word(ringAtTail)
 	r.head = r.word(ringAtHead)
 	r.dropped = r.word(ringAtDropped)
+	r.lostOutcomes = r.word(ringAtLostOutcomes)
 	r.word(ringAtDataBytes).Store(uint64(dataBytes))
 	r.word(ringAtDefsBytes).Store(uint64(len(mem) - ringHeaderBytes - dataBytes))
 	r.word(ringAtNonce).Store(uint64(nonce))
@@ -262,14 +269,16 @@ type ringReader struct {
 	drops    uint64 // drops that the frames read have told of
 	slot     int    // of the two, where the state is noted next
 
-	frame ringFrame // the last call that was read
+	frame ringFrame // the last one that was read
 }
 
-// ringFrame is a committed call in the ring.
+// ringFrame is a committed call in the ring, or the outcome of one.
 type ringFrame struct {
-	Op     Op
-	MonoNS int64
-	WallNS int64 // 0 where HasWall is false
+	IsOutcome bool   // only Op, the times and Args, which are an outcome's words, are set
+	Pos       uint64 // of the frame
+	Op        Op
+	MonoNS    int64
+	WallNS    int64 // 0 where HasWall is false
 	// Seq is the call's number among all that were made: the calls before it
 	// in the ring and the drops counted before it. Drops are attributed to the
 	// first later frame, exactly so with one producer.
@@ -278,7 +287,7 @@ type ringFrame struct {
 	Args    []byte // in the ring: valid until release
 }
 
-// next reads the next committed call into frame; ok is false where there is none
+// next reads the next committed call or outcome into frame; ok is false where there is none
 // yet. An error means that the ring's memory was overwritten.
 func (c *ringReader) next() (ok bool, err error) {
 	r := c.ring
@@ -298,7 +307,12 @@ func (c *ringReader) next() (ok bool, err error) {
 		case kind == ringPad:
 			continue
 		case kind == ringCall && n >= ringFrameBytes, kind == ringCallWall && n >= ringFrameBytes+8:
+			c.frame.Pos = c.pos - n
 			c.call(b, kind == ringCallWall)
+			return true, nil
+		case kind == ringOutcome && n >= ringOutcomeBytes, kind == ringOutcomeWall && n >= ringOutcomeBytes+8:
+			c.frame.Pos = c.pos - n
+			c.outcome(b, kind == ringOutcomeWall)
 			return true, nil
 		default:
 			return false, fmt.Errorf("ring: frame of kind %d, %d bytes, at position %d", kind, n, c.pos-n)
@@ -313,6 +327,7 @@ func (c *ringReader) call(b []byte, wall bool) {
 	word := ringWord(b, 16)
 	c.noteDrops(word & (1<<32 - 1))
 	f := &c.frame
+	f.IsOutcome = false
 	f.Op = Op(word >> 32)
 	f.MonoNS = int64(ringWord(b, 8))
 	f.Seq = c.frames + c.drops

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -50,10 +52,12 @@ func benchCall(keys int) *Args {
 // discard is a file that takes calls and keeps nothing.
 type discard struct{}
 
-func (discard) Call(Op, uint64, int64, int64, *Args) error { return nil }
-func (discard) Drops(uint64) error                         { return nil }
-func (discard) Flush()                                     {}
-func (discard) Close() error                               { return nil }
+func (discard) Call(Op, uint64, int64, int64, *Args) error              { return nil }
+func (discard) Drops(uint64) error                                      { return nil }
+func (discard) Outcome(Op, uint64, int64, int64, int64, *Outcome) error { return nil }
+func (discard) LostOutcomes(uint64)                                     {}
+func (discard) Flush()                                                  {}
+func (discard) Close() error                                            { return nil }
 
 // inBursts calls call in as many goroutines, n times in all, in bursts of half
 // a ring's calls; reset, which makes room, is not timed.
@@ -200,57 +204,92 @@ func drainAll(b *testing.B, c *ringReader) {
 	}
 }
 
-// BenchmarkDrain measures the drain alone: from a full ring to a file that
-// discards. The floor copies the frames and zeroes where they were.
+// BenchmarkDrain measures the drain alone, from a full ring through the writer
+// into memory that is present. Lists that repeat are known to the block; fresh
+// ones are written out. The floor copies the ring's frames as they are and hashes
+// each; mode=ring is the drain with a file that discards.
+//
+//	go test ./trace -run '^$' -bench '^BenchmarkDrain$' -benchtime 1000000x
 func BenchmarkDrain(b *testing.B) {
 	for _, keys := range []int{1, 32} {
-		a := benchCall(keys)
 		frame := ringFrameBytes + 8 + ringRunBytes + keys*kv.MaxHash
 		perRing := defaultRingBytes / 2 / frame
-		b.Run(fmt.Sprintf("keys=%d/mode=drain", keys), func(b *testing.B) {
-			r := benchRecorder(b)
-			d := &drain{in: ringReader{ring: r.ring}, ids: newRingIDs(r.defs.mem, r.defs.tail), out: discard{}, log: r.log,
-				anchor: func() (int64, int64) { return 0, 0 }, nextAnchor: 1 << 62}
+		// rounds fills half the ring and runs empty on it, b.N calls in all.
+		// The lists are those of a block of 4096 chunks, or new each time.
+		rounds := func(b *testing.B, r *Recorder, fresh bool, empty func(n int)) {
+			lists := make([][]kv.ObjectKey, 4096/keys)
+			for i, all := 0, hashes(5, 4096); i < len(lists); i++ {
+				lists[i] = keysOf(all[i*keys:(i+1)*keys], oneContext)
+			}
 			b.SetBytes(int64(frame))
 			b.ReportAllocs()
-			for left := b.N; left > 0; {
+			b.ResetTimer()
+			var a Args
+			for i := 0; i < b.N; {
 				b.StopTimer()
-				n := min(perRing, left)
+				n := min(perRing, b.N-i)
 				for range n {
-					r.Call(OpFinishWrite, a)
+					a.Keys = lists[i%len(lists)]
+					if fresh {
+						for k := range a.Keys {
+							putRingWord(a.Keys[k].Hash[:], 0, uint64(i*keys+k))
+						}
+					}
+					r.Call(OpFinishWrite, &a)
+					i++
 				}
 				b.StartTimer()
-				for left -= n; n > 0; d.in.release() {
+				empty(n)
+			}
+		}
+		drainTo := func(b *testing.B, fresh bool, out FrameWriter) {
+			r := benchRecorder(b)
+			d := &drain{in: ringReader{ring: r.ring}, ids: newRingIDs(r.defs.mem, r.defs.tail), out: out, log: r.log,
+				anchor: func() (int64, int64) { return 0, 0 }, nextAnchor: 1 << 62}
+			rounds(b, r, fresh, func(n int) {
+				for ; n > 0; d.in.release() {
 					moved, err := d.batch()
-					if err != nil || moved == 0 {
-						b.Fatalf("%d calls, %v", moved, err)
+					if err != nil || moved == 0 || d.outErr != nil {
+						b.Fatalf("%d calls, %v, %v", moved, err, d.outErr)
 					}
 					n -= moved
 				}
-			}
-		})
+			})
+		}
+		for _, lists := range []string{"repeated", "fresh"} {
+			b.Run(fmt.Sprintf("keys=%d/lists=%s/mode=drain", keys, lists), func(b *testing.B) {
+				f := &ringFile{memoryFile: memoryFile{head: testHead, off: testHead, data: make([]byte, 64<<20)}}
+				clear(f.data) // present
+				drainTo(b, lists == "fresh", newTestWriter(b, f, 0))
+			})
+		}
+		b.Run(fmt.Sprintf("keys=%d/mode=ring", keys), func(b *testing.B) { drainTo(b, false, discard{}) })
 		b.Run(fmt.Sprintf("keys=%d/mode=floor", keys), func(b *testing.B) {
 			r := benchRecorder(b)
-			dst := make([]byte, drainBatchBytes+frame)
-			b.SetBytes(int64(frame))
-			for left := b.N; left > 0; {
-				b.StopTimer()
-				n := min(perRing, left)
-				for i := range n * frame {
-					r.ring.data[i] = 1
-				}
-				b.StartTimer()
-				left -= n
-				for at := 0; n > 0; {
-					batch := min(n, drainBatchBytes/frame)
-					for i := range batch {
-						copy(dst[i*frame:(i+1)*frame], r.ring.data[at+i*frame:])
+			c := ringReader{ring: r.ring}
+			dst := make([]byte, 64<<20)
+			clear(dst) // present
+			off := 0
+			rounds(b, r, false, func(n int) {
+				pos := c.pos
+				for range n {
+					at := int(pos & r.ring.mask)
+					if at+frame > len(r.ring.data) {
+						pos += uint64(len(r.ring.data) - at)
+						at = 0
 					}
-					clear(r.ring.data[at : at+batch*frame])
-					at += batch * frame
-					n -= batch
+					if off+frame+8 > len(dst) {
+						off = 0
+					}
+					copy(dst[off:], r.ring.data[at:at+frame])
+					putRingWord(dst, off+frame, xxhash.Sum64(dst[off:off+frame]))
+					off += frame + 8
+					pos += uint64(frame)
 				}
-			}
+				b.StopTimer()
+				drainAll(b, &c)
+				b.StartTimer()
+			})
 		})
 	}
 }

@@ -68,6 +68,9 @@ type Row struct {
 	Qualname string // the full name, as LMCache writes it
 	Level    Level
 	Args     []Arg // in the order of the signature; no type twice
+	// Counts name what an outcome counts, at most MaxCounts: numbers of keys.
+	// The first MaxOutcomeBits may come with a bitmap.
+	Counts []string
 }
 
 const storageManager = "lmcache.v1.distributed.storage_manager.StorageManager."
@@ -75,17 +78,23 @@ const storageManager = "lmcache.v1.distributed.storage_manager.StorageManager."
 // schema has one row an operation, at the index of its Op.
 var schema = [numOps]Row{
 	OpReserveWrite: {Qualname: storageManager + "reserve_write", Level: LevelStorage,
-		Args: []Arg{{"keys", ArgKeys}, {"layout_desc", ArgLayout}, {"mode", ArgMode}}},
+		Args:   []Arg{{"keys", ArgKeys}, {"layout_desc", ArgLayout}, {"mode", ArgMode}},
+		Counts: []string{"reserved_keys", "refused_keys", "oom_keys"}},
 	OpFinishWrite: {Qualname: storageManager + "finish_write", Level: LevelStorage,
-		Args: []Arg{{"keys", ArgKeys}}},
+		Args:   []Arg{{"keys", ArgKeys}},
+		Counts: []string{"written_keys", "write_failed_keys"}},
 	OpSubmitPrefetchTask: {Qualname: storageManager + "submit_prefetch_task", Level: LevelStorage,
-		Args: []Arg{{"spec", ArgSpec}, {"external_request_id", ArgText}, {"skip_l2", ArgFlag}}},
+		Args:   []Arg{{"spec", ArgSpec}, {"external_request_id", ArgText}, {"skip_l2", ArgFlag}},
+		Counts: []string{"l1_hit_keys", "l2_hit_keys", "missed_keys"}},
 	OpFinishReadPrefetched: {Qualname: storageManager + "finish_read_prefetched", Level: LevelStorage,
-		Args: []Arg{{"keys", ArgKeys}, {"read_locks", ArgCount}}},
+		Args:   []Arg{{"keys", ArgKeys}, {"read_locks", ArgCount}},
+		Counts: []string{"released_keys", "release_failed_keys", "temporary_freed_keys"}},
 	OpReadPrefetchedEnter: {Qualname: storageManager + "read_prefetched_results.__enter__", Level: LevelStorage,
-		Args: []Arg{{"keys", ArgKeys}}},
+		Args:   []Arg{{"keys", ArgKeys}},
+		Counts: []string{"read_keys", "read_refused_keys"}},
 	OpReadPrefetchedExit: {Qualname: storageManager + "read_prefetched_results.__exit__", Level: LevelStorage,
-		Args: []Arg{{"keys", ArgKeys}}},
+		Args:   []Arg{{"keys", ArgKeys}},
+		Counts: []string{"released_keys", "temporary_freed_keys"}},
 }
 
 var opByName = func() map[string]Op {

@@ -84,6 +84,10 @@ func (s *Summary) fromFooter(ft *footer, end int64) {
 	s.Blocks, s.Bytes = int64(len(ft.blocks)), end
 	s.Dropped, s.DropRanges = int64(ft.dropped), ft.drops
 	s.Lost = lost(ft.nextSeq, ft.records)
+	s.OutcomeTotals, s.LostOutcomes = ft.outcomes, int64(ft.lostOutcomes)
+	for i := range ft.outcomes {
+		s.Outcomes += ft.outcomes[i].Outcomes
+	}
 }
 
 // lost returns how many of next sequence numbers have no record.
@@ -106,6 +110,7 @@ type preScan struct {
 	maxMono  int64
 	dropped  uint64
 	drops    []DropRange
+	outcomes int64
 	end      int64
 	sealed   bool
 	damage   *CorruptError
@@ -128,6 +133,11 @@ func (s *preScan) run(r *NativeReader) {
 			break
 		}
 		if kind(h[6]) != kindCall {
+			if kind(h[6]) == kindOutcome {
+				s.outcomes++
+				off = next
+				continue
+			}
 			if s.rare(data[off:next], off); s.damage != nil || s.sealed {
 				if s.sealed {
 					off = next
@@ -242,5 +252,5 @@ func (s *preScan) summarize(sum *Summary) {
 	sum.DurationS = float64(s.maxMono) / 1e9
 	sum.Dropped, sum.DropRanges = int64(s.dropped), s.drops
 	sum.Lost = lost(s.nextSeq, uint64(s.records))
-	sum.Sealed = s.sealed
+	sum.Sealed, sum.Outcomes = s.sealed, s.outcomes
 }

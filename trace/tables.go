@@ -31,8 +31,9 @@ type opDefinition struct {
 	op       Op // OpUnknown if this build does not know it
 	qualname string
 	args     []argDefinition
-	row      *Row  // what the arguments are, if not as in the schema
-	err      error // why arguments cannot be had
+	row      *Row     // what the arguments are, if not as in the schema
+	counts   []string // what its outcomes count
+	err      error    // why arguments cannot be had
 }
 
 type argDefinition struct {
@@ -136,6 +137,15 @@ func (t *tables) defineOp(id uint16, c *cursor) error {
 			d.err = fmt.Errorf("argument %s has type %q, which this build does not know", name, typ)
 		}
 		d.args = append(d.args, argDefinition{name, ArgType(i)})
+	}
+	if len(c.b) > 0 {
+		n := c.count(1)
+		if n > outcomeCounts {
+			return fmt.Errorf("operation %d with %d counts", id, n)
+		}
+		for range n {
+			d.counts = append(d.counts, string(c.str()))
+		}
 	}
 	if err := c.end(); err != nil {
 		return err

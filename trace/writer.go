@@ -75,13 +75,15 @@ type writer struct {
 	opt      writerOptions
 	maxNodes int
 
-	counters counters
-	ops      [numOps]uint64
-	foreign  foreignOps
-	minMono  int64
-	drops    []DropRange
-	blocks   []blockEntry
-	closed   bool
+	counters     counters
+	ops          [numOps]uint64
+	foreign      foreignOps
+	minMono      int64
+	drops        []DropRange
+	blocks       []blockEntry
+	outcomes     [numOps]OutcomeTotal
+	lostOutcomes uint64
+	closed       bool
 
 	// The present block.
 	restart     bool // begin a new one before the next frame
@@ -107,6 +109,8 @@ type blockEntry struct {
 	monoNS   int64
 	firstSeq uint64
 	records  uint64
+	// Times of its records; 0 without any.
+	minMonoNS, maxMonoNS int64
 }
 
 // newWriter writes the header h to f and returns a writer for its calls. The
@@ -173,9 +177,64 @@ func (w *writer) write(row *Row, f *foreignOp, rec *Record, a *Args) error {
 	} else {
 		w.ops[row.Op]++
 	}
-	w.blocks[len(w.blocks)-1].records++
+	if e := w.block(); e.records == 0 {
+		e.records, e.minMonoNS, e.maxMonoNS = 1, monoNS, monoNS
+	} else {
+		e.records++
+		e.minMonoNS, e.maxMonoNS = min(e.minMonoNS, monoNS), max(e.maxMonoNS, monoNS)
+	}
 	return nil
 }
+
+// Outcome appends what came of the recorded call of op with sequence number seq,
+// which ended at monoNS and at the Unix time wallNS, durationNS after its entry.
+// An error concerns this outcome alone.
+func (w *writer) Outcome(op Op, seq uint64, monoNS, wallNS, durationNS int64, o *Outcome) error {
+	if op == OpUnknown || op >= numOps {
+		return fmt.Errorf("write outcome of call %d: unknown operation %d", seq, op)
+	}
+	if w.closed {
+		return errWriterClosed
+	}
+	row := op.Row()
+	if err := checkOutcome(row, o); err != nil {
+		return fmt.Errorf("write outcome of call %d of %s: %w", seq, row.Qualname, err)
+	}
+	callMono, callWall := w.monoNS, w.wallNS // a drop notice has those of the last call
+	w.monoNS, w.wallNS = monoNS, wallNS
+	err := w.encodeOutcome(row, seq, durationNS, o)
+	w.monoNS, w.wallNS = callMono, callWall
+	if err != nil {
+		w.restart = true
+		return fmt.Errorf("write outcome of call %d of %s: %w", seq, row.Qualname, err)
+	}
+	t := &w.outcomes[op]
+	t.Outcomes++
+	if o.Failed {
+		t.Failed++
+	}
+	t.DurationNS += max(durationNS, 0)
+	for i, name := range row.Counts {
+		t.add(i, name, int64(o.Counts[i]))
+	}
+	return nil
+}
+
+func (w *writer) encodeOutcome(row *Row, seq uint64, durationNS int64, o *Outcome) error {
+	if err := w.room(w.counters.nextSeq); err != nil {
+		return err
+	}
+	id, err := w.operation(row)
+	if err != nil {
+		return err
+	}
+	b := binary.AppendVarint(w.call[:frameStart], int64(seq-w.block().firstSeq))
+	w.call = o.append(b, row, durationNS)
+	return w.emit(kindOutcome, id, w.call)
+}
+
+// LostOutcomes notes that total outcomes were lost since the start.
+func (w *writer) LostOutcomes(total uint64) { w.lostOutcomes = total }
 
 // encode writes the frames of a call: definitions that it needs, then its own.
 func (w *writer) encode(row *Row, f *foreignOp, rec *Record, a *Args) error {
@@ -295,7 +354,15 @@ func (w *writer) footer() *footer {
 	ft := &footer{
 		records: w.counters.records, dropped: w.counters.dropped, nextSeq: w.counters.nextSeq,
 		minMonoNS: w.minMono, maxMonoNS: w.counters.maxMonoNS, drops: w.drops, blocks: w.blocks,
+		timed: true, lostOutcomes: w.lostOutcomes,
 	}
+	for op := range w.outcomes {
+		if t := &w.outcomes[op]; t.Outcomes > 0 {
+			t.Qualname = Op(op).String()
+			ft.outcomes = append(ft.outcomes, *t)
+		}
+	}
+	sortOutcomes(ft.outcomes)
 	for op, n := range w.ops {
 		if n > 0 {
 			ft.ops = append(ft.ops, OpCount{Op(op).String(), int64(n)})

@@ -26,9 +26,10 @@ import (
 // All of it runs on the calling goroutine. On a clock.Virtual two runs of one
 // workload make the same calls at the same times.
 //
-// When ctx ends, or the workload is broken, or the manager refuses a call as
-// such, Run lets go of what it holds, and returns what was measured so far
-// beside the error. The Result is nil only if nothing was started.
+// When the workload is broken, the requests before that place are finished.
+// When ctx ends, or the manager refuses a call as such, Run lets go of what it
+// holds. Both return what was measured so far beside the error. The Result is
+// nil only if nothing was started.
 //
 // Source: reference server-protocol.md, section 3.1.
 func Run(ctx context.Context, w Workload, opt Options) (*Result, error) {
@@ -55,6 +56,7 @@ type engine struct {
 	scope    kv.Scope
 	startNS  int64 // on Clock; workload time 0
 	taken    int   // requests taken from the workload
+	broken   error // of the workload: there are no more requests
 	running  int
 	queue    eventQueue
 	seq      uint64
@@ -62,9 +64,7 @@ type engine struct {
 }
 
 func (e *engine) run(ctx context.Context) error {
-	if err := e.scheduleArrival(); err != nil {
-		return err
-	}
+	e.scheduleArrival()
 	for e.queue.Len() > 0 {
 		next := e.queue.peek()
 		if err := e.Clock.SleepUntil(ctx, next.at); err != nil {
@@ -76,7 +76,7 @@ func (e *engine) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return e.broken
 }
 
 // dispatch runs one event: an arrival if f is nil, else the next step of f.
@@ -87,28 +87,26 @@ func (e *engine) dispatch(f *flight) error {
 	f = e.admit(e.workload.Request())
 	// The next arrival enters the queue before what this request will wait for:
 	// of one time, arrivals come first.
-	if err := e.scheduleArrival(); err != nil {
-		return err
-	}
+	e.scheduleArrival()
 	return e.advance(f)
 }
 
 // scheduleArrival takes the next request from the workload, unless a limit is
 // reached.
-func (e *engine) scheduleArrival() error {
+func (e *engine) scheduleArrival() {
 	if e.MaxRequests > 0 && e.taken == e.MaxRequests {
-		return nil
+		return
 	}
 	if !e.workload.Next() {
-		return e.workload.Err()
+		e.broken = e.workload.Err()
+		return
 	}
 	r := e.workload.Request()
 	if e.MaxDuration > 0 && r.ArrivalNS >= int64(e.MaxDuration) {
-		return nil
+		return
 	}
 	e.taken++
 	e.schedule(e.startNS+e.scaled(r.ArrivalNS), nil)
-	return nil
 }
 
 // scaled converts a workload time to one of the run.

@@ -249,8 +249,8 @@ func TestRunTrouble(t *testing.T) {
 		w := open(t, "mooncake:"+writeFile(t, "w", []byte(handmade+"{")), workload.SourceOptions{})
 		res, _, err := run(t, w, timedOptions(t), nil)
 		le := (*workload.LineError)(nil)
-		if !errors.As(err, &le) || le.Line != 5 || res.Requests != 4 {
-			t.Errorf("got %v; want a LineError of line 5 after 4 requests", err)
+		if !errors.As(err, &le) || le.Line != 5 || res.Requests != 4 || res.Completed != 4 {
+			t.Errorf("got %v; want a LineError of line 5, after all of 4 requests; started %d, completed %d", err, res.Requests, res.Completed)
 		}
 	})
 }

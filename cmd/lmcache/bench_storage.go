@@ -176,8 +176,8 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 		Model: o.model, Layout: o.layout, Ranks: o.ranks, Speed: o.speed,
 		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate,
 	})
-	if result == nil || err != nil && result.Requests == 0 {
-		return about(spec.Path, err) // there is nothing to report
+	if result == nil || err != nil && result.Requests == 0 && ctx.Err() == nil {
+		return about(spec.Path, err) // nothing ran, and not because the user did not wait
 	}
 	if o.json {
 		return errors.Join(err, a.printJSON(result))

@@ -25,6 +25,7 @@ type recordFlags struct {
 	ringBytes int64
 	format    string // native or lmcache
 	release   string // whose shapes, for lmcache
+	outcomes  string
 }
 
 // Limits of --trace-ring-size. The smallest has room for a few calls of the
@@ -36,7 +37,7 @@ const (
 )
 
 func (f *recordFlags) define(cmd *cobra.Command) {
-	f.cmd, f.overflow, f.ringBytes = cmd, "drop", defaultRingBytes
+	f.cmd, f.overflow, f.ringBytes, f.outcomes = cmd, "drop", defaultRingBytes, "on"
 	f.format, f.release = "native", lct.NewestRelease
 	section(cmd, "Recording", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&f.level, []string{string(trace.LevelStorage)}}, "trace-level", "record the calls of this layer: storage; without it nothing is recorded")
@@ -44,6 +45,7 @@ func (f *recordFlags) define(cmd *cobra.Command) {
 		flags.Var(choiceValue{&f.format, []string{"native", "lmcache"}}, "trace-format", "write this program's format, or LMCache's")
 		flags.Var(choiceValue{&f.release, lct.Releases()}, "release", "with --trace-format lmcache: write the records as this release does")
 		flags.Var(choiceValue{&f.overflow, []string{"drop", "block"}}, "trace-overflow", "when the ring is full: drop and count the call, or block until there is room")
+		flags.Var(choiceValue{&f.outcomes, []string{"on", "off"}}, "trace-outcomes", "record what came of each call, too: its duration, counts of hits and refusals, and which keys; native format only")
 		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "`DIR` of the ring, best in memory; shared memory if empty")
 		flags.Var(sizeValue{&f.ringBytes}, "trace-ring-size", "calls that the ring can hold, in bytes or with KiB, MiB, GiB")
 	})
@@ -93,6 +95,7 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string)
 		NewFile: newFile,
 		Level:   trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
 		Build: "lmcache " + version(), RingDir: f.ringDir, RingBytes: int(f.ringBytes), Overflow: overflow, Log: a.log,
+		NoOutcomes: f.outcomes == "off" || f.format == "lmcache", // LMCache's format has no place for them
 	})
 }
 

@@ -30,7 +30,7 @@ func (f *smFlags) define(cmd *cobra.Command) {
 	f.initGB = f.cfg.L1.InitSizeBytes >> 30
 	section(cmd, "Storage manager", func(flags *pflag.FlagSet) {
 		flags.Var(floatValue{&f.sizeGB}, "l1-size-gb", "size of L1 in GiB; required")
-		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "LRU or noop (ARC and IsolatedLRU are not in this build); required")
+		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "LRU, ARC or noop (IsolatedLRU is not in this build); required")
 		flags.Var(floatValue{&f.cfg.Eviction.Watermark}, "eviction-trigger-watermark", "used share of L1 at which a cycle evicts")
 		flags.Var(floatValue{&f.cfg.Eviction.Ratio}, "eviction-ratio", "share of the keys that one cycle evicts")
 		boolPair(flags, &f.cfg.L1.UseLazy, "l1-use-lazy", "touch the pages of L1 when they are first used; the capacity is the same either way")

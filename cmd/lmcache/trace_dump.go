@@ -18,6 +18,7 @@ import (
 type dumpOptions struct {
 	jsonl    bool
 	brief    bool     // one line a record
+	outcomes bool     // always with the text form
 	limit    int64    // records to print; all if zero
 	ops      []string // names, short or qualified; all if empty
 	from, to float64  // t_mono in seconds, both inclusive
@@ -29,10 +30,12 @@ func newTraceDump(a *app) *cobra.Command {
 		Use:   "dump FILE [flags]",
 		Short: "Print the records of a trace",
 		Long: `Print a trace in file order: the header, then each record with its times, its
-operation and a line for each argument. Nothing is left out, so that the text can
-be read back (FORMAT.md, section 9). With --brief one line a record: its number,
-time, operation and arguments, key lists as a count with the first and last key.
-With --jsonl one JSON object a record, complete.`,
+operation and a line for each argument, and what came of the calls, where it stands
+in the file: behind its call. Nothing is left out, so that the text can be read
+back (FORMAT.md, section 9). With --brief one line a record: its number, time,
+operation and arguments, key lists as a count with the first and last key. With
+--jsonl one JSON object a record, complete. These two print outcomes with
+--outcomes only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err == nil {
@@ -47,6 +50,7 @@ With --jsonl one JSON object a record, complete.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&o.brief, "brief", false, "one line a record, with long hashes and key lists cut short")
 	flags.BoolVar(&o.jsonl, "jsonl", false, "one JSON object a record, with all arguments")
+	flags.BoolVar(&o.outcomes, "outcomes", false, "also print what came of the calls, where the file has it")
 	flags.Var(opValue{&o.ops}, "op", "only records of this operation, such as reserve_write; may be repeated")
 	flags.Var(floatValue{&o.from}, "from", "only records from this time on, in seconds since the start")
 	flags.Var(floatValue{&o.to}, "to", "only records up to this time, in seconds since the start (default the end)")
@@ -107,6 +111,11 @@ func (o *dumpOptions) wants(rec *trace.Record) bool {
 	return o.from <= t && t <= o.to
 }
 
+// wantsOutcome reports whether the call of out is to be printed.
+func (o *dumpOptions) wantsOutcome(out *trace.OutcomeRecord) bool {
+	return o.wants(&trace.Record{Qualname: out.Qualname, MonoNS: out.MonoNS - out.DurationNS})
+}
+
 func (a *app) traceDump(ctx context.Context, path string, o dumpOptions) error {
 	open := tracefile.OpenExact
 	if o.brief || o.jsonl {
@@ -143,6 +152,21 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 	drops.src, _ = src.(interface{ Dropped() uint64 })
 	if text {
 		line = trace.AppendTextHeader(line, src.Header())
+	}
+	if native, ok := src.(trace.OutcomeSource); ok && (o.outcomes || text) {
+		native.OnOutcome(func(out *trace.OutcomeRecord) {
+			if !o.wantsOutcome(out) {
+				return
+			}
+			switch {
+			case o.jsonl:
+				line = append(appendOutcomeJSON(line, out), '\n')
+			case o.brief:
+				line = append(appendOutcomeText(line, out), '\n')
+			default:
+				line = trace.AppendTextOutcome(line, out)
+			}
+		})
 	}
 	for n := int64(1); src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {

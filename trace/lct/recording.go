@@ -37,6 +37,12 @@ func (r *recording) Call(op trace.Op, seq uint64, monoNS, wallNS int64, a *trace
 	return r.w.Write(&r.record, a)
 }
 
+// Outcome does nothing: the format has no place for what came of a call.
+func (r *recording) Outcome(trace.Op, uint64, int64, int64, int64, *trace.Outcome) error { return nil }
+
+// LostOutcomes does nothing.
+func (r *recording) LostOutcomes(uint64) {}
+
 // Drops does nothing: the format has no place for it. The recorder logs the
 // count when it is closed.
 func (r *recording) Drops(uint64) error { return nil }
