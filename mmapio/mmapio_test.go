@@ -27,6 +27,21 @@ func writeFile(t *testing.T, data []byte) string {
 	return path
 }
 
+// TestMappingForgets gives pages back and reads them again.
+func TestMappingForgets(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), os.Getpagesize())
+	m, err := mmapio.Open(writeFile(t, data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, r := range [][2]int64{{0, int64(len(data))}, {-5, 1 << 40}, {5, 6}, {9, 3}} {
+		if m.Forget(r[0], r[1]); !bytes.Equal(m.Bytes(), data) {
+			t.Fatalf("Forget(%d, %d): the bytes changed", r[0], r[1])
+		}
+	}
+}
+
 func TestMappingFollowsAGrowingFile(t *testing.T) {
 	path := writeFile(t, nil)
 	m, err := mmapio.Open(path)

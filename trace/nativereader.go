@@ -22,6 +22,7 @@ type NativeReader struct {
 	warn  func(string)
 
 	data     []byte // file.Bytes(); touched under guard only
+	kept     int64  // from here on the file's pages may be in memory
 	header   *Header
 	body     int64
 	counters counters
@@ -54,6 +55,9 @@ type NativeReader struct {
 	onOutcome func(*OutcomeRecord) // may be nil
 	outcome   outcomeDecoder
 }
+
+// keepBytes is how much of a file that was read stays in this process's memory.
+const keepBytes = 16 << 20
 
 // windowBytes is the usual size of a reader's window: it fits a core's cache.
 const windowBytes = 128 << 10
@@ -299,6 +303,10 @@ func (r *NativeReader) frame(h *frameHeader) []byte {
 // and takes in what was written to the file since.
 func (r *NativeReader) load() error {
 	r.win = nil
+	if f, ok := r.file.(interface{ Forget(from, to int64) }); ok && (r.off-r.kept > keepBytes || r.off < r.kept) {
+		f.Forget(r.kept, r.off)
+		r.kept = r.off
+	}
 	size := int64(windowBytes)
 	for range 2 {
 		var need int64
