@@ -141,3 +141,18 @@ func TestDTypes(t *testing.T) {
 		}
 	}
 }
+
+// TestParseLayout checks that the text of a layout gives it back.
+func TestParseLayout(t *testing.T) {
+	for _, text := range []string{"", "[2,32,256,1024]:bfloat16", "[2,4]:float16+[]:uint8+[0]:int8"} {
+		l, err := kv.ParseLayout(text)
+		if err != nil || l.Desc().String() != text || (l == 0) != (text == "") {
+			t.Errorf("ParseLayout(%q): got %q, %v", text, l.Desc(), err)
+		}
+	}
+	for _, text := range []string{"2:int8", "[2]", "[2]:int9", "[2]:int8+", "[-1]:int8", "[a]:int8", "[2,]:int8", "[9223372036854775807,9]:int8"} {
+		if _, err := kv.ParseLayout(text); !errors.Is(err, kv.ErrLayout) {
+			t.Errorf("ParseLayout(%q): got %v; want an ErrLayout", text, err)
+		}
+	}
+}

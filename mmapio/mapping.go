@@ -72,6 +72,16 @@ func (m *Mapping) Remap() (grown bool, err error) {
 	return true, err
 }
 
+// Forget gives back the memory of the whole pages within [from, to), which a
+// reader has passed: a file of any size then takes little of it. The bytes stay
+// valid; who reads them again has them loaded again.
+func (m *Mapping) Forget(from, to int64) {
+	from, to = pageUp(max(from, 0)), pageDown(min(to, int64(len(m.mem))))
+	if from < to {
+		_ = unix.Madvise(m.mem[from:to], unix.MADV_DONTNEED) // else they stay, which is no harm
+	}
+}
+
 // Close unmaps the file. It may be called twice.
 func (m *Mapping) Close() error {
 	if m.file == nil {

@@ -27,6 +27,21 @@ func writeFile(t *testing.T, data []byte) string {
 	return path
 }
 
+// TestMappingForgets gives pages back and reads them again.
+func TestMappingForgets(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), os.Getpagesize())
+	m, err := mmapio.Open(writeFile(t, data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, r := range [][2]int64{{0, int64(len(data))}, {-5, 1 << 40}, {5, 6}, {9, 3}} {
+		if m.Forget(r[0], r[1]); !bytes.Equal(m.Bytes(), data) {
+			t.Fatalf("Forget(%d, %d): the bytes changed", r[0], r[1])
+		}
+	}
+}
+
 func TestMappingFollowsAGrowingFile(t *testing.T) {
 	path := writeFile(t, nil)
 	m, err := mmapio.Open(path)
@@ -402,5 +417,49 @@ func BenchmarkAppend(b *testing.B) {
 				a.Publish(1)
 			}
 		})
+	}
+}
+
+// TestAppenderByteByByte writes a file without head and alignment, over several
+// windows: what Room gave and Advance passed is in it, what was stored behind is
+// not.
+func TestAppenderByteByByte(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	page := os.Getpagesize()
+	a, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: -1, WindowBytes: 4 * page, StepBytes: page})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Offset() != 0 || len(a.Head()) != 0 {
+		t.Errorf("offset %d, head of %d bytes; want none", a.Offset(), len(a.Head()))
+	}
+	var want []byte
+	for n := 1; len(want) < 20*page; n = n*5%(3*page) + 1 {
+		b, err := a.Room(n + 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part := bytes.Repeat([]byte{byte(n)}, n)
+		copy(b, part)
+		copy(b[n:], "tail")
+		if len(want) > 0 {
+			if before, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(before, want) {
+				t.Fatalf("after %d bytes: the file differs, %v", len(want), err)
+			}
+		}
+		a.Advance(n)
+		want = append(want, part...)
+	}
+	if _, err := a.Room(0); err == nil {
+		t.Error("Room(0): got no error")
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, %v; want %d others", len(got), err, len(want))
+	}
+	if _, err := a.Room(1); err == nil {
+		t.Error("Room after Close: got no error")
 	}
 }

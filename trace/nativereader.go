@@ -22,6 +22,7 @@ type NativeReader struct {
 	warn  func(string)
 
 	data     []byte // file.Bytes(); touched under guard only
+	kept     int64  // from here on the file's pages may be in memory
 	header   *Header
 	body     int64
 	counters counters
@@ -326,6 +327,10 @@ func (r *NativeReader) frame(h *frameHeader) []byte {
 // and takes in what was written to the file since.
 func (r *NativeReader) load() error {
 	r.win = nil
+	if f, ok := r.file.(interface{ Forget(from, to int64) }); ok && (r.off-r.kept > keepBytes || r.off < r.kept) {
+		f.Forget(r.kept, r.off)
+		r.kept = r.off
+	}
 	size := int64(windowBytes)
 	for range 2 {
 		var need int64

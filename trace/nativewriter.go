@@ -3,6 +3,7 @@ package trace
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/lmcache/lmcache-go/mmapio"
 )

@@ -148,8 +148,8 @@ func appendHex(b, v []byte) []byte {
 // appendName appends the name of an argument, quoted where it is no word, or one
 // that stands for something else.
 func appendName(b []byte, name string) []byte {
-	switch name {
-	case "error", "exact_t_mono", "exact_t_wall", "frame":
+	switch name { // the last two stand in the line of an outcome
+	case "error", "exact_t_mono", "exact_t_wall", "frame", "duration", "failed":
 		return strconv.AppendQuoteToASCII(b, name)
 	}
 	if isWord(name) {
@@ -158,14 +158,9 @@ func appendName(b []byte, name string) []byte {
 	return strconv.AppendQuoteToASCII(b, name)
 }
 
-func isWord(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return s != ""
-}
+const wordBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+
+func isWord(s string) bool { return s != "" && strings.Trim(s, wordBytes) == "" }
 
 // appendTextKeys appends a key list behind its name, in segments as in a native
 // file: contexts, then the hashes that each of them has. A further segment is a
@@ -235,4 +230,37 @@ func appendTextTags(b []byte, name string, tags []kv.MemoryTag) []byte {
 		b = strconv.AppendQuoteToASCII(append(b, '/'), t.Residency)
 	}
 	return append(b, '\n')
+}
+
+// AppendTextOutcome appends what came of a call: a line, and one for each bitmap.
+func AppendTextOutcome(b []byte, o *OutcomeRecord) []byte {
+	b = strconv.AppendUint(append(b, "outcome "...), o.Seq, 10)
+	b = appendSeconds(append(b, ' '), o.MonoNS)
+	b = appendSeconds(append(b, ' '), o.WallNS)
+	b = append(b, ' ')
+	if o.Op != OpUnknown {
+		b = append(b, strings.TrimPrefix(o.Qualname, storageManager)...)
+	} else {
+		b = strconv.AppendQuoteToASCII(b, o.Qualname)
+	}
+	b = appendSeconds(append(b, " duration="...), o.DurationNS)
+	b = strconv.AppendBool(append(b, " failed="...), o.Failed)
+	for i, n := range o.Counts {
+		b = append(appendName(append(b, ' '), o.Names[i]), '=')
+		b = strconv.AppendInt(b, n, 10)
+	}
+	b = append(b, '\n')
+	for _, bits := range o.Bits {
+		b = append(b, "  bitmap"...)
+		b = strconv.AppendInt(append(b, ' '), int64(bits.Len()), 10)
+		b = append(b, ' ')
+		if bits.Len() == 0 {
+			b = append(b, '-')
+		}
+		for i := range (bits.Len() + 7) / 8 {
+			b = fmt.Appendf(b, "%02x", byte(bits.Words()[i/8]>>(i%8*8)))
+		}
+		b = append(b, '\n')
+	}
+	return b
 }

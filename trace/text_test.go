@@ -3,6 +3,7 @@ package trace_test
 import (
 	"bytes"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
@@ -15,6 +16,9 @@ func textOf(t *testing.T, src trace.Source) []byte {
 	b := trace.AppendTextHeader(nil, src.Header())
 	var a trace.Args
 	var dropped uint64
+	if o, ok := src.(trace.OutcomeSource); ok {
+		o.OnOutcome(func(o *trace.OutcomeRecord) { b = trace.AppendTextOutcome(b, o) })
+	}
 	drops := func() {
 		if d, ok := src.(interface{ Dropped() uint64 }); ok && d.Dropped() > dropped {
 			dropped = d.Dropped()
@@ -75,6 +79,12 @@ call 5 0.500000000 1760000000.500000000 submit_prefetch_task
 call 6 1.000000000 1760000001.000000000 finish_read_prefetched
   keys "m"@01000100@0: 01
   read_locks -9223372036854775808
+outcome 5 1.000000001 1760000001.000000001 submit_prefetch_task duration=0.500000001 failed=false l1_hit_keys=2 l2_hit_keys=0 missed_keys=4294967295
+  bitmap 9 0101
+  bitmap 0 -
+outcome 0 1.000000002 1760000001.000000002 reserve_write duration=1.000000002 failed=true reserved_keys=3 refused_keys=0 oom_keys=1
+  bitmap 12 0700
+outcome 1 1.000000002 1760000001.000000002 "later" duration=0.000000000 failed=false "a b"=1 "failed"=2
 call 7 1.000000000 1760000001.000000000 read_prefetched_results.__enter__
   error "argument keys: \"x\""
 call 8 1.000000000 1760000001.000000000 "events.batch" args:msgpack
@@ -175,6 +185,8 @@ func TestTextErrors(t *testing.T) {
 		{head + call + "reserve_write\n  keys\n  layout_desc -\n  mode old\n", `line 8: argument mode: unknown value "old"`},
 		{head + call + "submit_prefetch_task\n  spec policy=prefix lock=LOCK readers=1 flat=false groups=1\n", "line 6: argument spec: 0 groups, not 1"},
 		{head + call + "\"op\" a:keys b:keys\n", `line 5: argument b of type "keys"`},
+		{head + "outcome 0 0.000000000 0.000000000 finish_write duration=0.000000000 failed=false written_keys=2\n  bitmap 8 01\n", "line 6: bitmap 0 has 1 bits set, or is one too many"},
+		{head + "outcome 0 0.000000000 0.000000000 finish_write duration=0.000000000 failed=false\n  bitmap 7 80\n", "line 6: 1 bytes for 7 bits, or a bit behind the last"},
 		{head + call + "\"op\" a:color\n", `line 5: argument a of type "color"`},
 	}
 	for _, tt := range tests {
@@ -227,4 +239,26 @@ func FuzzParseText(f *testing.F) {
 			t.Fatalf("printed\n%s\nthen\n%s", once, twice)
 		}
 	})
+}
+
+// TestTextExample reads the example of FORMAT.md.
+func TestTextExample(t *testing.T) {
+	page, err := os.ReadFile("../FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## 9. ")
+	at := strings.LastIndex(section, "\n\n    call ")
+	if at < 0 {
+		t.Fatal("no example")
+	}
+	text := strings.ReplaceAll(section[at+1:], "\n    ", "\n")[1:]
+	head := "lmcache-trace-text 1\nformat native 1\nschema 1\nt_mono_start 0.000000000\nt_wall_start 0.000000000\n"
+	r, err := trace.NewTextReader(strings.NewReader(head + text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(textOf(t, r)); got != head+text || !strings.Contains(got, "mode new") {
+		t.Errorf("got\n%s\nwant\n%s", got, head+text)
+	}
 }

@@ -39,9 +39,11 @@ type TextReader struct {
 	block  []byte // its argument lines
 	start  int    // number of the first of them
 	spare  *kv.PrefetchSpec
+
+	onOutcome func(*OutcomeRecord) // may be nil
 }
 
-var _ Source = (*TextReader)(nil)
+var _ OutcomeSource = (*TextReader)(nil)
 
 // NewTextReader reads the header of a trace in text form. It reads ahead.
 func NewTextReader(in io.Reader) (*TextReader, error) {
@@ -54,7 +56,7 @@ func NewTextReader(in io.Reader) (*TextReader, error) {
 	}
 	for r.read() {
 		name, rest, _ := strings.Cut(string(r.line), " ")
-		if name == "call" || name == "dropped" {
+		if name == "call" || name == "dropped" || name == "outcome" {
 			r.held = true
 			break
 		}
@@ -172,6 +174,13 @@ func (r *TextReader) Next() bool {
 			r.dropped = max(r.dropped, total)
 			continue
 		}
+		if name == "outcome" {
+			if err := r.outcome(&t); err != nil {
+				r.err = r.wrong(r.number, err)
+				return false
+			}
+			continue
+		}
 		err := fmt.Errorf("%.40q: not a call", r.line)
 		if name == "call" {
 			r.record = Record{Offset: r.at}
@@ -234,6 +243,66 @@ func (r *TextReader) call(t *textCursor) error {
 		rec.Row = row
 	}
 	return t.done()
+}
+
+// OnOutcome makes Next call f with each outcome that it passes; nil ends that.
+func (r *TextReader) OnOutcome(f func(*OutcomeRecord)) { r.onOutcome = f }
+
+// outcome parses the lines of an outcome and hands it out.
+func (r *TextReader) outcome(t *textCursor) error {
+	o := &OutcomeRecord{Offset: r.at}
+	o.Seq = t.unsigned(10, math.MaxUint64)
+	t.space()
+	o.MonoNS = t.seconds()
+	t.space()
+	o.WallNS = t.seconds()
+	t.space()
+	if strings.HasPrefix(t.s, `"`) {
+		o.Qualname = t.quoted()
+		o.Op = ParseOp(o.Qualname)
+	} else if name := t.word(); t.err == nil {
+		o.Op = ParseOp(storageManager + name)
+		if o.Qualname = o.Op.String(); o.Op == OpUnknown {
+			t.fail("unknown operation %q", name)
+		}
+	}
+	t.expect(" duration=")
+	o.DurationNS = t.seconds()
+	t.expect(" failed=")
+	o.Failed = t.flag()
+	for t.s != "" && t.err == nil {
+		t.space()
+		name := t.name()
+		t.expect("=")
+		o.Names, o.Counts = append(o.Names, name), append(o.Counts, t.integer(0, math.MaxUint32))
+	}
+	if len(o.Counts) > outcomeCounts {
+		t.fail("%d counts, at most %d", len(o.Counts), outcomeCounts)
+	}
+	if err := t.done(); err != nil {
+		return err
+	}
+	for r.read() {
+		rest, ok := strings.CutPrefix(string(r.line), "  bitmap ")
+		if !ok {
+			r.held = true
+			break
+		}
+		t := textCursor{s: rest}
+		b := t.bitmap()
+		i := len(o.Bits)
+		if t.err == nil && (i == outcomeBitmaps>>4 || i < len(o.Counts) && int64(b.Count()) != o.Counts[i]) {
+			t.fail("bitmap %d has %d bits set, or is one too many", i, b.Count())
+		}
+		if err := t.done(); err != nil {
+			return err
+		}
+		o.Bits = append(o.Bits, b)
+	}
+	if r.onOutcome != nil && r.err == nil {
+		r.onOutcome(o)
+	}
+	return r.err
 }
 
 // lines takes the lines that belong to a call: what goes with it, then its
@@ -544,13 +613,31 @@ func (t *textCursor) word() string {
 	return word
 }
 
-// name takes the name of an argument.
+// bitmap takes a number of bits and the bits, lowest first.
+func (t *textCursor) bitmap() kv.Bitmap {
+	n := int(t.integer(0, maxListKeys))
+	t.space()
+	raw := t.hex(nil, (maxListKeys+7)/8)
+	if t.err == nil && (len(raw) != (n+7)/8 || n%8 != 0 && raw[len(raw)-1]>>(n%8) != 0) {
+		t.fail("%d bytes for %d bits, or a bit behind the last", len(raw), n)
+	}
+	if t.err != nil {
+		return kv.Bitmap{}
+	}
+	words := make([]uint64, (n+63)/64)
+	for i, v := range raw {
+		words[i/8] |= uint64(v) << (i % 8 * 8)
+	}
+	return kv.BitmapOf(words, n)
+}
+
+// name takes the name of an argument or a count.
 func (t *textCursor) name() string {
 	if strings.HasPrefix(t.s, `"`) {
 		return t.quoted()
 	}
-	word, _, _ := strings.Cut(t.s, ":")
-	if !isWord(word) {
+	word := t.s[:len(t.s)-len(strings.TrimLeft(t.s, wordBytes))]
+	if word == "" {
 		t.fail("%.40q is no name", word)
 		return ""
 	}

@@ -16,6 +16,8 @@ type exact struct {
 	args trace.Args
 	buf  []byte
 	x    trace.Extra
+
+	frame []byte // of x
 }
 
 // Exact makes the reader say all that is in the file, as a conversion needs it:
@@ -44,7 +46,7 @@ func (r *Reader) Exact() error {
 }
 
 // Frame returns the present record as it is in the file, without its length. It
-// is valid until Close.
+// is valid until Close, and can fault ([mmapio.Guard]).
 func (r *Reader) Frame() []byte {
 	if !r.ok {
 		return nil
@@ -56,7 +58,7 @@ func (r *Reader) Frame() []byte {
 // findEra returns the era whose encoding the records have, from the present one
 // on. It leaves the reader where it is.
 func (r *Reader) findEra() (Era, error) {
-	scan := &Reader{data: r.data, header: r.header, warn: func(string) {}, next: r.next}
+	scan := &Reader{file: r.file, data: r.data, header: r.header, warn: func(string) {}, next: r.next}
 	oldest, newest := E1, E6
 	if r.header.SchemaVersion == 2 {
 		oldest, newest = S2, S2
@@ -114,7 +116,8 @@ func (e *exact) extra(r *Reader, frame []byte, raw *rawRecord) *trace.Extra {
 		e.buf, _, err = AppendRecord(e.buf[:0], e.era, &r.header, &rec, &e.args)
 	}
 	if err != nil || !bytes.Equal(e.buf[prefixSize:], frame) {
-		e.x.Frame = frame
+		e.frame = append(e.frame[:0], frame...) // read under a guard here, and by whom it concerns without
+		e.x.Frame = e.frame
 	}
 	e.x.HasMono = math.Float64bits(monoSeconds(rec.MonoNS, r.header.MonoStartNS)) != math.Float64bits(raw.monoS)
 	e.x.HasWall = math.Float64bits(wallSeconds(rec.WallNS)) != math.Float64bits(raw.wallS)

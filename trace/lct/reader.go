@@ -11,6 +11,9 @@ import (
 // prefixSize is the size of the length in front of every frame.
 const prefixSize = 4
 
+// keepBytes is how much of a file that was read stays in this process's memory.
+const keepBytes = 16 << 20
+
 // Reader gives the records of a file of upstream's format. It is a
 // [trace.Source], and belongs to one goroutine.
 type Reader struct {
@@ -22,6 +25,7 @@ type Reader struct {
 	decode func()       // r.decodeArgs, made once: a method value allocates
 
 	next int // offset of the next frame
+	kept int // from here on the file's pages may be in memory
 	ok   bool
 	err  error
 
@@ -97,6 +101,10 @@ func (r *Reader) Next() bool {
 
 func (r *Reader) advance() {
 	r.ok = false
+	if r.file != nil && r.next-r.kept > keepBytes {
+		r.file.Forget(int64(r.kept), int64(r.next))
+		r.kept = r.next
+	}
 	var raw rawRecord
 	for r.next < len(r.data) {
 		frame := r.next

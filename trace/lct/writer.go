@@ -79,16 +79,17 @@ func (w *Writer) Write(rec *trace.Record, a *trace.Args) error {
 }
 
 // WriteFrame appends a record that is encoded already, without its length.
-func (w *Writer) WriteFrame(frame []byte) (err error) {
-	var raw rawRecord
-	if err := scanRecord(frame, &raw); err != nil {
-		return err
-	}
-	w.buf = append(append(w.buf[:0], 0, 0, 0, 0), frame...)
-	if w.buf, err = closeFrame(w.buf, 0); err != nil {
-		return err
-	}
-	return w.guarded(w.put)
+func (w *Writer) WriteFrame(frame []byte) error {
+	return w.guarded(func() {
+		var raw rawRecord
+		if w.err = scanRecord(frame, &raw); w.err != nil {
+			return
+		}
+		w.buf = append(append(w.buf[:0], 0, 0, 0, 0), frame...)
+		if w.buf, w.err = closeFrame(w.buf, 0); w.err == nil {
+			w.err = w.append(w.buf)
+		}
+	})
 }
 
 // Err returns what ended the writing: the disk.

@@ -196,7 +196,10 @@ type converter struct {
 	verbatim bool                // source and destination have the same shapes
 
 	nextSeq uint64 // largest sequence number + 1
-	done    *Conversion
+
+	outcomes   int64 // of the source that are not in the destination
+	outcomeErr error // of the first of them
+	done       *Conversion
 }
 
 // maxFailures bounds the operations that failures are told of one by one.
@@ -206,6 +209,9 @@ func (c *converter) run(ctx context.Context) error {
 	var args trace.Args
 	var told uint64
 	dropper, _ := c.src.(interface{ Dropped() uint64 })
+	if src, ok := c.src.(trace.OutcomeSource); ok {
+		src.OnOutcome(c.outcome)
+	}
 	for n := 0; c.src.Next(); n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -242,6 +248,20 @@ func (c *converter) run(ctx context.Context) error {
 	return nil
 }
 
+// outcome takes what came of a call.
+func (c *converter) outcome(o *trace.OutcomeRecord) {
+	if c.native != nil {
+		err := c.native.Outcome(o)
+		if err == nil {
+			return
+		}
+		if c.outcomeErr == nil {
+			c.outcomeErr = err
+		}
+	}
+	c.outcomes++
+}
+
 func (c *converter) failed(qualname string, err error) {
 	c.done.Failed++
 	list := c.done.Failures
@@ -262,6 +282,17 @@ func (c *converter) finish() {
 	reader, _ := c.src.(*trace.NativeReader)
 	if reader != nil && !reader.Sealed() {
 		c.done.Notes = append(c.done.Notes, "the recording is not sealed: calls that are still in its recorder's ring are not converted")
+	}
+	if c.outcomes > 0 {
+		c.done.Losses = append(c.done.Losses, Lost{c.outcomes, "lose their outcome", "outcome"})
+	}
+	if c.outcomeErr != nil {
+		c.done.Notes = append(c.done.Notes, c.outcomeErr.Error())
+	}
+	if c.native != nil && reader != nil {
+		if s, err := reader.Summarize(); err == nil {
+			c.native.LostOutcomes(uint64(s.LostOutcomes + c.outcomes))
+		}
 	}
 	if c.lmcache == nil {
 		return

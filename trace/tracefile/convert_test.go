@@ -107,6 +107,9 @@ func textOf(t *testing.T, path string) []byte {
 	}
 	defer src.Close()
 	text := trace.AppendTextHeader(nil, src.Header())
+	if src, ok := src.(trace.OutcomeSource); ok {
+		src.OnOutcome(func(o *trace.OutcomeRecord) { text = trace.AppendTextOutcome(text, o) })
+	}
 	var a trace.Args
 	for src.Next() {
 		rec := src.Record()
@@ -364,6 +367,13 @@ func TestDrops(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(3)
+	if err := w.Outcome(&trace.OutcomeRecord{
+		Op: trace.OpFinishWrite, Qualname: trace.OpFinishWrite.String(), Seq: 3, MonoNS: 9, WallNS: 9, DurationNS: 6,
+		Names: trace.OpFinishWrite.Row().Counts, Counts: []int64{1, 0}, Bits: []kv.Bitmap{kv.BitmapOf([]uint64{1}, 1)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.LostOutcomes(1)
 	if err := errors.Join(w.Drops(5), w.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -374,17 +384,21 @@ func TestDrops(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, err := Summarize(src, nil)
-	if err != nil || want.Header.RingPath != "" || want.Dropped != 5 || len(want.DropRanges) != 2 {
+	if err != nil || want.Header.RingPath != "" || want.Dropped != 5 || len(want.DropRanges) != 2 || want.Outcomes != 1 || want.LostOutcomes != 1 {
 		t.Fatalf("got %+v, %v", want, err)
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("native to native: got %+v; want %+v", got, want)
 	}
+	if a, b := textOf(t, src), textOf(t, native); !bytes.Equal(a, b) || !bytes.Contains(a, []byte("\n  bitmap 1 01\n")) {
+		t.Errorf("native to native: got\n%s\nwant, with a bitmap,\n%s", b, a)
+	}
 	c, err := Convert(context.Background(), src, filepath.Join(dir, "lct"), ConvertOptions{Release: "0.5.6"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Losses) != 1 || c.Losses[0] != (Lost{2, "lose their cache salt", "cache_salt"}) || len(c.Notes) != 2 || !strings.Contains(c.Notes[0], "5 calls") {
+	wantLosses := []Lost{{2, "lose their cache salt", "cache_salt"}, {1, "lose their outcome", "outcome"}}
+	if !reflect.DeepEqual(c.Losses, wantLosses) || len(c.Notes) != 2 || !strings.Contains(c.Notes[0], "5 calls") {
 		t.Errorf("got %+v", c)
 	}
 }
