@@ -72,6 +72,9 @@ const (
 	endShort              // before the end that the header tells
 )
 
+// keepBytes is how much of a file that was read stays in this process's memory.
+const keepBytes = 16 << 20
+
 // windowBytes is the usual size of a reader's window: it fits a core's cache.
 const windowBytes = 128 << 10
 

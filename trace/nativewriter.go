@@ -2,6 +2,7 @@ package trace
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -67,6 +68,36 @@ func (n *NativeWriter) Write(rec *Record, a *Args) error {
 
 // Err returns what ended the writing: the disk.
 func (n *NativeWriter) Err() error { return n.broken }
+
+// Outcome appends what came of a call that was written; its offset is not looked
+// at. An error concerns this outcome alone, unless Err has one too: it may be of
+// another build's operation, or count what this build's does not.
+func (n *NativeWriter) Outcome(o *OutcomeRecord) (err error) {
+	row := o.Op.Row()
+	if o.Op == OpUnknown || !slices.Equal(o.Names, row.Counts) || len(o.Counts) > MaxCounts || len(o.Bits) > MaxOutcomeBits {
+		return fmt.Errorf("write outcome of call %d of %s: not one of this build's", o.Seq, o.Qualname)
+	}
+	var own Outcome
+	own.Failed = o.Failed
+	for i, count := range o.Counts {
+		own.Counts[i] = uint32(count)
+	}
+	for i, bits := range o.Bits {
+		own.Bits[i] = Bits{Words: bits.Words(), N: bits.Len()}
+	}
+	if fault := mmapio.Guard(func() { err = n.w.Outcome(o.Op, o.Seq, o.MonoNS, o.WallNS, o.DurationNS, &own) }); fault != nil {
+		err = fault
+		n.broken = fault
+	}
+	var space *mmapio.SpaceError
+	if errors.As(err, &space) {
+		n.broken = err
+	}
+	return err
+}
+
+// LostOutcomes notes that total outcomes of calls in the file are not in it.
+func (n *NativeWriter) LostOutcomes(total uint64) { n.w.LostOutcomes(total) }
 
 // Drops notes that total calls were lost from the start of the recording to
 // here.

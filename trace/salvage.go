@@ -160,7 +160,7 @@ func (r *NativeReader) deadRing() (*DeadRing, error) {
 // warnRing says so if the file's recorder is dead and left calls in its ring.
 func (r *NativeReader) warnRing() {
 	ring, err := r.deadRing()
-	if ring == nil {
+	if err != nil || ring == nil {
 		return // sealed, or being recorded, or there is nothing to be had
 	}
 	defer ring.Close()
