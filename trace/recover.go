@@ -128,12 +128,12 @@ func (d *DeadRing) Of(h *Header) bool {
 // back, so that it is still in the ring too.
 func (d *DeadRing) firstSeq() uint64 { return d.from.frames + d.from.drops }
 
-// Records returns how many calls of the ring are not in the trace file, of which
-// the largest sequence number + 1 is nextSeq.
-func (d *DeadRing) Records(nextSeq uint64) (n int64, err error) {
+// records returns how many calls the ring holds. The trace file may have some of
+// them: those numbered firstSeq or higher.
+func (d *DeadRing) records() (n int64, err error) {
 	err = d.guard(func() {
 		for c := d.reader(); c.next(); {
-			if !c.frame.IsOutcome && c.frame.Seq >= nextSeq {
+			if !c.frame.IsOutcome {
 				n++
 			}
 		}
@@ -217,11 +217,11 @@ func (c *deadReader) committed() bool {
 	return false
 }
 
-// syncSeq takes over what the drain knew when it moved the call just read under
-// the number seq: it may have heard of drops before a frame told of them.
-func (c *deadReader) syncSeq(seq uint64) {
-	if drops := seq - (c.frames - 1); seq >= c.frames-1 && drops > c.drops {
-		c.drops = drops
+// syncDrops takes over what the drain knew of drops when the next call was to get
+// the number seq: it may have heard of them before a frame told so.
+func (c *deadReader) syncDrops(seq uint64) {
+	if seq > c.frames {
+		c.drops = max(c.drops, min(seq-c.frames, c.ring.dropped.Load()))
 	}
 }
 
@@ -229,6 +229,7 @@ func (c *deadReader) syncSeq(seq uint64) {
 // ring is there already.
 type lastFrame struct {
 	monoNS, wallNS int64       // of the last call, or the start: a pair of clock readings
+	nextSeq        uint64      // number of the next call, by the file
 	calls          []movedCall // those numbered firstSeq or higher, in order
 	// outcomes of such calls, by number. An earlier call's number is no longer
 	// known to the ring: what it says of the outcome must do.
@@ -298,7 +299,15 @@ func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) 
 	}
 	moved := file.calls
 	err := d.guard(func() {
-		for !dr.ended && c.next() {
+		for !dr.ended {
+			if len(moved) > 0 {
+				c.syncDrops(moved[0].seq)
+			} else {
+				c.syncDrops(file.nextSeq)
+			}
+			if !c.next() {
+				break
+			}
 			f := &c.frame
 			switch {
 			case f.IsOutcome && dr.outcome.decode(f) == nil && dr.outcome.call < d.from.pos:
@@ -308,7 +317,6 @@ func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) 
 			case f.IsOutcome:
 				dr.takeOutcome(f)
 			case len(moved) > 0 && f.Op == moved[0].op && f.MonoNS == moved[0].monoNS:
-				c.syncSeq(moved[0].seq)
 				dr.pending.add(f.Pos, moved[0].seq)
 				moved = moved[1:]
 				rec.Moved++

@@ -164,17 +164,42 @@ func (r *NativeReader) warnRing() {
 		return // sealed, or being recorded, or there is nothing to be had
 	}
 	defer ring.Close()
-	var scan preScan
-	if err = r.guard(func() { scan.run(r) }); err != nil || scan.sealed {
+	var moved int64
+	if err = r.guard(func() { moved = r.callsFrom(ring.firstSeq()) }); err != nil {
 		return // the reader will meet it
 	}
-	n, err := ring.Records(scan.nextSeq)
+	held, err := ring.records()
 	switch {
 	case err != nil:
 		r.warnf("its recorder was killed, and its ring cannot be read: %v", err)
-	case n > 0:
-		r.warnf("its recorder was killed; the ring %s still holds %d records, which lmcache trace repair adds", ring.Path(), n)
+	case held > moved:
+		r.warnf("its recorder was killed; the ring %s still holds %d records, which lmcache trace repair adds", ring.Path(), held-moved)
 	}
+}
+
+// callsFrom counts the calls numbered seq or higher, hopping over the frames.
+func (r *NativeReader) callsFrom(seq uint64) (n int64) {
+	var h frameHeader
+	var start blockStart
+	for off := r.body; int64(len(r.data))-off > frameHeaderSize; off += h.size() {
+		h.parse(r.data[off:])
+		if h.length == 0 || h.length > maxPayload || h.size() > int64(len(r.data))-off {
+			break
+		}
+		payload := r.data[off+frameHeaderSize : off+frameHeaderSize+int64(h.length)]
+		switch h.kind {
+		case kindBlock:
+			if start.parse(payload, off) != nil {
+				return n
+			}
+		case kindCall:
+			c := cursor{b: payload}
+			if start.firstSeq+uint64(c.sv()) >= seq {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // add notes a damage.
@@ -411,6 +436,7 @@ func (s *salvage) end() error {
 	if s.ring != nil {
 		rep.Ring = &RingRecovery{Path: s.ring.Path()}
 		s.expect(s.ring.firstSeq())
+		s.from.nextSeq = s.nextSeq
 		calls := s.ring.drainTo(ringOutput{s}, &s.from, rep.Ring)
 		if s.outErr != nil {
 			return s.outErr
