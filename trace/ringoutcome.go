@@ -174,15 +174,16 @@ func (p *pendingCalls) add(pos, seq uint64) {
 	p.list = append(p.list, pendingCall{pos, seq})
 }
 
-// compact leaves out what is done, and the older half of what is not if there is
-// too much of it.
+// compact leaves out what is done, and the oldest of what is not if that is too
+// much, so that there is room for as much again.
 func (p *pendingCalls) compact() {
 	p.list = slices.DeleteFunc(p.list, func(c pendingCall) bool { return c.seq == noSeq })
-	if len(p.list) >= maxPendingCalls {
-		p.forgotten = p.list[maxPendingCalls/2-1].pos + 1
-		p.list = slices.Delete(p.list, 0, maxPendingCalls/2)
-	} else if len(p.list) > cap(p.list)/2 {
-		p.list = slices.Grow(p.list, len(p.list)+1) // or it would be compacted again at once
+	if more := len(p.list) - maxPendingCalls; more > 0 {
+		p.forgotten = p.list[more-1].pos + 1
+		p.list = slices.Delete(p.list, 0, more)
+	}
+	if len(p.list) > cap(p.list)/2 {
+		p.list = slices.Grow(p.list, len(p.list)+1)
 	}
 }
 
