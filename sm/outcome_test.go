@@ -40,7 +40,10 @@ func TestTracedOutcomes(t *testing.T) {
 		}
 	}
 	k := span(0, 4)
-	reserve := func(keys []kv.ObjectKey, l kv.Layout) error { _, err := m.ReserveWrite(keys, l, kv.ModeNew); return err }
+	reserve := func(keys []kv.ObjectKey, l kv.Layout) error {
+		_, err := m.ReserveWrite(keys, l, kv.ModeNew)
+		return err
+	}
 	prefetch := func(keys []kv.ObjectKey) {
 		t.Helper()
 		spec := &kv.PrefetchSpec{Readers: 1, Groups: []kv.KeyGroup{{Keys: keys, Layout: layout, Window: kv.FullAttention}}}
