@@ -7,7 +7,7 @@ OLD       ?= main
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check race fuzz bench benchcmp golden cover clean
+.PHONY: help build demo test check interop race fuzz bench benchcmp golden cover clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +26,9 @@ check: ## what must hold before a commit: format, vet, staticcheck, tests (the i
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) test ./...
+
+interop: build ## hold this program against LMCache 0.5.6 from its package index; needs Python 3.10 and 6 GB of disk
+	@interop/run
 
 race: ## all tests under the race detector
 	$(GO) test -race ./...

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,8 @@ type Manager struct {
 	freeStaged         uint32            // head of the list of unused numbers, linked by next
 	lastStaged         uint32            // numbers given so far
 	policy             evict.Policy
-	resident, inFlight int64 // resident objects; staged objects
+	orphans            []uint32 // slots with reservations that the policy does not know: see disown
+	resident, inFlight int64    // resident objects; staged objects
 
 	// Scratch lists, reused by every call under mu.
 	told    []uint32
@@ -72,6 +74,7 @@ type Manager struct {
 type slot struct {
 	resident object // valid if resident.state != absent
 	staged   uint32 // head of the list of this key's reservations, 0 if none
+	orphan   bool   // listed in Manager.orphans
 }
 
 type state uint8
@@ -193,6 +196,9 @@ func (m *Manager) unstage(s, number uint32) object {
 	*r = reserved{next: m.freeStaged}
 	m.freeStaged = number
 	m.inFlight--
+	if at.staged == 0 {
+		m.own(s)
+	}
 	m.index.Release(s)
 	return o
 }
@@ -220,6 +226,34 @@ func (m *Manager) drop(s uint32) object {
 func (m *Manager) forget(slots []uint32) {
 	if len(slots) > 0 {
 		m.policy.Removed(slots)
+	}
+}
+
+// disown notes that the policy was told to forget s although a reservation is
+// left. LMCache does that when the last reader of a prefetch's copy goes while a
+// writer has the key staged, and its eviction counts keys accordingly. There such
+// a reservation, once abandoned, is never found again; here Evict takes it back.
+func (m *Manager) disown(s uint32) {
+	if at := m.slots.At(s); !at.orphan {
+		at.orphan = true
+		m.orphans = append(m.orphans, s)
+	}
+}
+
+// own ends disown: the policy knows s again, or s has no reservation any more.
+func (m *Manager) own(s uint32) {
+	if at := m.slots.At(s); at.orphan {
+		at.orphan = false
+		i := slices.Index(m.orphans, s)
+		m.orphans = slices.Delete(m.orphans, i, i+1)
+	}
+}
+
+// tell makes the policy know the keys of slots: reserved, or resident.
+func (m *Manager) tell(policy func([]uint32), slots []uint32) {
+	policy(slots)
+	for i := 0; i < len(slots) && len(m.orphans) > 0; i++ {
+		m.own(slots[i])
 	}
 }
 
@@ -262,7 +296,7 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	}
 	moved := len(m.told) > 0 && mode != kv.ModeNew
 	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
-		m.policy.Reserved(m.told)
+		m.tell(m.policy.Reserved, m.told)
 	}
 	return dst, nil
 }
@@ -298,8 +332,9 @@ func (m *Manager) reserveOne(k *kv.ObjectKey, mode kv.WriteMode, tag Tag, now in
 	return Success, s, 0
 }
 
-// allocate gives memory to the pending keys of a call, or takes all of them
-// back, and reports whether memory was allocated. It adds their slots to told.
+// allocate gives memory to the pending keys of a call and adds their slots to
+// told, or takes all of them back. It reports whether any key needed memory:
+// the policy is told of the keys beside those, too, even when there was none.
 func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary bool, now int64) bool {
 	n := 0
 	for _, p := range m.pending {
@@ -320,7 +355,7 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 				m.unstage(p.slot, p.number)
 			}
 		}
-		return false
+		return true
 	}
 	st := permanent
 	if isTemporary {
@@ -385,7 +420,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		m.index.Release(s)
 		codes = append(codes, Success)
 	}
-	m.policy.Created(m.told)
+	m.tell(m.policy.Created, m.told)
 	return codes, admitted, bytes
 }
 
@@ -496,17 +531,14 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 	return codes, freed
 }
 
-// forgetRetained tells the policy of the keys in told that have nothing left,
-// and drops the reference that the caller took to each.
+// forgetRetained tells the policy that the keys of told have left, and drops
+// the reference that the caller took to each.
 func (m *Manager) forgetRetained() {
-	m.also = m.also[:0]
+	m.forget(m.told)
 	for _, s := range m.told {
-		if at := m.slots.At(s); at.resident.state == absent && at.staged == 0 {
-			m.also = append(m.also, s)
+		if m.slots.At(s).staged != 0 {
+			m.disown(s)
 		}
-	}
-	m.forget(m.also)
-	for _, s := range m.told {
 		m.index.Release(s)
 	}
 }
@@ -617,6 +649,12 @@ const evictBatch = 256
 // Source: reference storage-manager.md, section 14.4.
 func (m *Manager) Evict(ratio float64) Evicted {
 	m.mu.Lock()
+	now := m.clock.Now()
+	for _, s := range slices.Clone(m.orphans) {
+		if m.abandoned(m.slots.At(s), now) {
+			m.tell(m.policy.Reserved, []uint32{s})
+		}
+	}
 	n := evict.Target(m.policy.Len(), ratio)
 	m.mu.Unlock()
 	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
@@ -658,9 +696,11 @@ func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
 // without a live read lock, or a reservation whose lock has expired.
 func (m *Manager) evictable(s uint32, now int64) bool {
 	at := m.slots.At(s)
-	if at.resident.state != absent && !at.resident.live(now) {
-		return true
-	}
+	return at.resident.state != absent && !at.resident.live(now) || m.abandoned(at, now)
+}
+
+// abandoned reports whether a key has a reservation that has expired.
+func (m *Manager) abandoned(at *slot, now int64) bool {
 	for n := at.staged; n != 0; n = m.staged.At(n).next {
 		if !m.staged.At(n).live(now) {
 			return true

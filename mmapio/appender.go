@@ -11,10 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse says that another process, or another Appender of this one, is
-// writing the file.
-var ErrInUse = errors.New("another recorder is writing this file")
-
 // AppenderOptions configures Create. The zero value is good.
 type AppenderOptions struct {
 	HeadBytes   int // first bytes of the file that stay mapped, rounded up to pages; 64 KiB if zero, none if negative
@@ -97,10 +93,7 @@ func Create(path string, opt AppenderOptions) (_ *Appender, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("create %s: not a regular file", path)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrInUse
-		}
+	if err := lock(f, unix.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	locked = true

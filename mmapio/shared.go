@@ -10,7 +10,10 @@ import (
 )
 
 // Shared is memory that another process can open by its path, also after this
-// one was killed: a shared mapping of a new file, normally on tmpfs.
+// one was killed: a shared mapping of a new file, normally on tmpfs. The file is
+// locked (flock) until its creator's process ends, however it ends: so the lock
+// says whether somebody still writes to it, which a process id, used again or
+// of another namespace, does not.
 type Shared struct {
 	file *os.File
 	mem  []byte // nil after Close
@@ -51,6 +54,9 @@ func createShared(dir, name string, size, filled int64) (_ *Shared, err error) {
 			f.Close()
 		}
 	}()
+	if err := lock(f, unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
 	if filled > 0 {
 		if err := allocate(f, 0, filled); err != nil {
 			return nil, err
@@ -65,6 +71,21 @@ func createShared(dir, name string, size, filled int64) (_ *Shared, err error) {
 	}
 	populate(mem[:filled])
 	return &Shared{file: f, mem: mem}, nil
+}
+
+// OpenOrphan maps the file of a Shared whose creator is gone, read-only, as it
+// was left. It returns ErrInUse while the creator lives. Any number may have it
+// open.
+func OpenOrphan(path string) (*Mapping, error) {
+	m, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(m.file, unix.LOCK_SH); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return m, nil
 }
 
 // Bytes returns the memory, valid until Close.

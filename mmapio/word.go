@@ -32,3 +32,14 @@ func Uint32(b []byte, off int) *atomic.Uint32 {
 	}
 	return (*atomic.Uint32)(p)
 }
+
+// Blocks returns the first n blocks of 32 bytes in b, as the memory that b is. It
+// panics if there are fewer.
+//
+// Safe because: the blocks are in bounds (checked here), bytes need no alignment,
+// hold no pointers, and the slice that is returned keeps heap memory alive; for
+// mapped memory as in Uint64.
+func Blocks(b []byte, n int) [][32]byte {
+	b = b[: n*32 : n*32]
+	return unsafe.Slice((*[32]byte)(unsafe.Pointer(unsafe.SliceData(b))), n)
+}

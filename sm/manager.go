@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -242,6 +243,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	if skipL2 || len(m.adapters) == 0 {
 		p.lockL1()
 		p.plan(p.inL1)
+		p.found = p.grid.needed(p.found) // so says LMCache of a request that asks no store
 		m.deliver(p.id, p.finish())
 	} else {
 		m.prefetch.submit(p)
@@ -284,7 +286,7 @@ func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
 	}
-	r := &PrefetchedRead{m: m, keys: keys}
+	r := &PrefetchedRead{m: m, keys: slices.Clone(keys)} // callers decode the next call into the same slice
 	r.codes, r.objects = m.l1.Read(make([]l1.Code, 0, len(keys)), make([]l1.Object, 0, len(keys)), keys)
 	if len(r.objects) < len(keys) {
 		r.refused = true
@@ -329,9 +331,8 @@ func (r *PrefetchedRead) Objects() []l1.Object {
 
 // Exit leaves the read; bodyErr is what went wrong meanwhile, nil if nothing.
 // After a clean read it releases nothing: FinishReadPrefetched does. After a
-// refused read, or with an error, it releases one lock of every good key. The
-// keys that the read was entered with must not have changed. It may be called
-// twice.
+// refused read, or with an error, it releases one lock of every good key. It may
+// be called twice.
 func (r *PrefetchedRead) Exit(bodyErr error) {
 	if r.exited {
 		return

@@ -158,10 +158,12 @@ func TestPrefixGapIsUnlocked(t *testing.T) {
 	full := spec(span(0, 5), 2)
 	full.Policy = kv.FetchFull
 	r.expect("full", r.fetch(full, false), "11.1.")
-	read := r.ReadPrefetched(keys(0, 1, 2))
+	list := keys(0, 1, 2)
+	read := r.ReadPrefetched(list)
 	if read.Objects() != nil {
 		t.Error("a read with a missing key yields objects")
 	}
+	copy(list, keys(7, 8, 9)) // the caller's slice is its own again
 	read.Exit(nil)
 	r.expect("a refused read takes one of two locks", codes(r.FinishReadPrefetched(keys(0, 1, 3), 1)), "SUCCESS SUCCESS SUCCESS")
 	r.expect("and none is left but the unread key's", codes(r.FinishReadPrefetched(keys(0, 1, 3), 1)), "KEY_IN_WRONG_STATE KEY_IN_WRONG_STATE SUCCESS")
@@ -219,6 +221,37 @@ func TestLoadRefusedForMemory(t *testing.T) {
 	r.expect("L1 hits before the refusal stay", r.fetch(spec(span(0, 4), 1), false), "1...")
 	if s := r.Stats(); s.Staged != 0 || s.Resident != 2 {
 		t.Errorf("%d staged, %d resident; want 0 and 2", s.Staged, s.Resident)
+	}
+}
+
+// A column of a full prefetch is loaded if it was reserved in every row, and a
+// refusal anywhere leaves what is in L1.
+func TestFullLoadRefusedForMemory(t *testing.T) {
+	r := newRig(t, 8, withStores(1, nil))
+	r.write(span(0, 4)) // row 0, all of it in the store
+	r.write(span(10, 14))
+	r.sleep(time.Second)
+	r.Clear(false)
+	r.write(keys(0, 10, 11)) // column 0 in L1, column 1 in row 1 only
+	r.write(keys(20))        // leaves room for 4: row 0 lacks 3, row 1 then 2 more
+	full := &kv.PrefetchSpec{Policy: kv.FetchFull, Readers: 1}
+	for _, row := range [][]kv.ObjectKey{span(0, 4), span(10, 14)} {
+		full.Groups = append(full.Groups, kv.KeyGroup{Keys: row, Layout: layout, Window: kv.FullAttention})
+	}
+	r.expect("full, row 0", r.fetch(full, false), "1...")
+	if s := r.Stats(); s.Staged != 0 || s.Resident != 4 || s.L2LoadedKeys != 0 {
+		t.Errorf("%d staged, %d resident, %d loaded; want 0, 4 and 0", s.Staged, s.Resident, s.L2LoadedKeys)
+	}
+}
+
+func TestKeyNamedTwice(t *testing.T) {
+	r := newRig(t, 8, withStores(1, nil))
+	r.write(span(0, 3))
+	r.sleep(time.Second)
+	r.Clear(false)
+	r.expect("a key twice", r.fetch(spec(keys(0, 1, 1, 2), 1), false), "2222")
+	if got := r.Stats().L2LoadedKeys; got != 3 {
+		t.Errorf("%d objects loaded; want 3", got)
 	}
 }
 

@@ -123,16 +123,16 @@ func (p *prefetch) submitLookups() {
 // is all or nothing. What was refused changes the plan.
 func (p *prefetch) reserve() {
 	isTemporary := p.m.cfg.PrefetchPolicy != PrefetchRetain && p.lock != kv.NoLock
-	have := p.inL1.Clone()
-	failed := false
 	var reserved []int // cells
+	all := kv.NewBitmap(len(p.keys))
+	failed := false
 	for row := range p.grid.rows {
 		cells := cells(p.source, row*p.grid.cols, (row+1)*p.grid.cols)
 		results, err := p.m.l1.Reserve(nil, p.at(cells), p.layouts[row], kv.ModeNew, p.tag(), isTemporary)
 		failed = failed || err != nil
 		for i, r := range results {
 			if r.Code == l1.Success {
-				have.Set(cells[i])
+				all.Set(cells[i])
 				reserved = append(reserved, cells[i])
 			} else {
 				failed = true
@@ -142,8 +142,14 @@ func (p *prefetch) reserve() {
 	if !failed {
 		return
 	}
-	if p.grid.policy == kv.FetchFull {
-		have = p.grid.completeColumns(have)
+	if p.grid.policy == kv.FetchFull { // a column is loaded if it was reserved in every row
+		all = p.grid.completeColumns(all)
+	}
+	have := p.inL1.Clone()
+	for _, c := range reserved {
+		if all.Test(c) {
+			have.Set(c)
+		}
 	}
 	p.plan(have)
 	var discard []kv.ObjectKey
@@ -216,16 +222,31 @@ func (p *prefetch) finishLoad(read kv.Bitmap) {
 		}
 	}
 	codes, _, bytes := p.m.l1.Finish(nil, nil, p.at(loaded), p.tag(), p.readers)
+	objects := 0
 	for i, c := range loaded {
-		if codes[i] == l1.Success {
+		switch {
+		case codes[i] == l1.Success:
+			objects++
+			p.loaded.Set(c)
+		case p.loadedBefore(loaded[:i], c): // a key that the request names twice
 			p.loaded.Set(c)
 		}
 	}
 	p.m.l1.Discard(failed, p.tag())
 	p.m.count(func(s *Stats) {
-		s.L2LoadedKeys += int64(p.loaded.Count())
+		s.L2LoadedKeys += int64(objects)
 		s.L2LoadedBytes += bytes
 	})
+}
+
+// loadedBefore reports whether the key of cell c was loaded for one of cells.
+func (p *prefetch) loadedBefore(cells []int, c int) bool {
+	for _, other := range cells {
+		if p.keys[other] == p.keys[c] && p.loaded.Test(other) {
+			return true
+		}
+	}
+	return false
 }
 
 // finish is steps 8 and 9.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -54,6 +55,7 @@ type drain struct {
 	outcomes bool // calls may have outcomes
 	pending  pendingCalls
 	outcome  ringOutcomeReader
+	ticks    *clock.Ticks // to be renewed; nil if the recorder has none
 
 	anchorMono, anchorWall int64 // a pair of clock readings
 	nextAnchor             int64 // monotonic time from which on there should be a new one
@@ -78,6 +80,7 @@ func (d *drain) run() {
 	timer := time.NewTimer(sleep)
 	defer timer.Stop()
 	for {
+		d.renewTicks()
 		tail := d.in.ring.tail.Load() // before the batch: what is in the ring now is all there is, if this says closed
 		n, err := d.batch()
 		d.in.release()
@@ -214,9 +217,7 @@ func (d *drain) failed(err error) {
 	if d.outErr == nil {
 		d.outErr = err
 	}
-	var space *mmapio.SpaceError
-	var fault *mmapio.FaultError
-	if errors.As(err, &space) || errors.As(err, &fault) {
+	if ofFile(err) {
 		d.ended = true
 	}
 	d.warn("trace recorder: write failed; dropping record", err)
@@ -238,6 +239,16 @@ func (d *drain) wall(monoNS int64) int64 {
 		d.nextAnchor = d.anchorMono + int64(wallAnchorEvery)
 	}
 	return d.anchorWall + (monoNS - d.anchorMono)
+}
+
+// renewTicks holds the counter that tells the times to the system's clock.
+func (d *drain) renewTicks() {
+	if d.ticks == nil || d.ticks.Now() < d.ticks.Due() {
+		return
+	}
+	if err := d.ticks.Renew(); err != nil {
+		d.log.Warn("trace recorder: times are the system clock's from now on", "err", err)
+	}
 }
 
 // idle is run when the ring was found empty.

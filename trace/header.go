@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -36,6 +37,7 @@ const (
 
 	tagRelease  = 32
 	tagUpstream = 33
+	tagClock    = 48
 )
 
 // headSize returns the bytes that the head of a file with header h needs: the
@@ -68,6 +70,9 @@ func appendFields(b []byte, h *Header) []byte {
 	field(tagConfigDigest, h.ConfigDigest)
 	field(tagRelease, h.Release)
 	field(tagUpstream, string(h.Upstream))
+	if h.Clock != "" {
+		field(tagClock, string(appendStr(binary.AppendUvarint(nil, uint64(h.ClockBound)), h.Clock)))
+	}
 	return b
 }
 
@@ -198,6 +203,12 @@ func (h *Header) parseFields(b []byte) error {
 			h.Release = value
 		case tagUpstream:
 			h.Upstream = []byte(value)
+		case tagClock:
+			c := cursor{b: []byte(value)}
+			h.ClockBound, h.Clock = time.Duration(c.uv()), string(c.str())
+			if err := c.end(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

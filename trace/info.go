@@ -79,6 +79,12 @@ func (s *Summary) writeRecording(b *strings.Builder) {
 		line("recorder", "%s, pid %d on %s", h.Build, h.PID, h.Host)
 	}
 	line("started", "%s", time.Unix(0, h.WallStartNS).UTC().Format(time.RFC3339))
+	switch {
+	case h.ClockBound > 0:
+		line("clock", "%s, within %v of the system's", h.Clock, h.ClockBound)
+	case h.Clock != "":
+		line("clock", "%s", h.Clock)
+	}
 	line("bytes", "%d", s.Bytes)
 	if s.Sealed {
 		line("sealed", "yes")

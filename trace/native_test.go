@@ -81,6 +81,7 @@ var testHeader = Header{
 	MonoStartNS: 1_000_000_000, WallStartNS: 1_700_000_000_000_000_000,
 	ConfigJSON: `{"a": 1}`, ConfigDigest: "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862",
 	PID: 4711, Host: "host-a", Build: "test", RingPath: "/dev/shm/ring-4711", BlockBytes: DefaultBlockBytes,
+	Clock: "tsc", ClockBound: 100_000,
 }
 
 func newTestWriter(t testing.TB, f appendFile, blockBytes int64) *writer {

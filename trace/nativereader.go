@@ -79,6 +79,9 @@ func OpenNative(path string, warn func(string)) (*NativeReader, error) {
 		file.Close()
 		return nil, err
 	}
+	if warn != nil {
+		r.warnRing()
+	}
 	return r, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -46,7 +45,7 @@ func CreateNative(path string, h *Header) (*NativeWriter, error) {
 		return nil, err
 	}
 	n := &NativeWriter{path: path, w: w}
-	n.step = func() { n.err = n.write(n.rec, n.a) }
+	n.step = func() { n.err = n.w.Record(n.rec, n.a) }
 	return n, nil
 }
 
@@ -69,46 +68,21 @@ func (n *NativeWriter) Write(rec *Record, a *Args) error {
 // Err returns what ended the writing: the disk.
 func (n *NativeWriter) Err() error { return n.broken }
 
-func (n *NativeWriter) write(rec *Record, a *Args) error {
-	if n.w.closed {
-		return errWriterClosed
-	}
-	if rec.Row != nil {
-		f, err := n.w.foreignOp(rec.Row)
-		if err != nil {
-			return fmt.Errorf("write call %d of %s: %w", rec.Seq, rec.Qualname, err)
-		}
-		return n.w.write(&f.row, f, rec, a)
-	}
-	if rec.Op == OpUnknown || rec.Op >= numOps {
-		return fmt.Errorf("write call %d: the arguments of %s are not known", rec.Seq, rec.Qualname)
-	}
-	return n.w.write(rec.Op.Row(), nil, rec, a)
-}
-
 // Outcome appends what came of a call that was written; its offset is not looked
 // at. An error concerns this outcome alone, unless Err has one too: it may be of
 // another build's operation, or count what this build's does not.
 func (n *NativeWriter) Outcome(o *OutcomeRecord) (err error) {
-	row := o.Op.Row()
-	if o.Op == OpUnknown || !slices.Equal(o.Names, row.Counts) || len(o.Counts) > MaxCounts || len(o.Bits) > MaxOutcomeBits {
-		return fmt.Errorf("write outcome of call %d of %s: not one of this build's", o.Seq, o.Qualname)
-	}
-	var own Outcome
-	own.Failed = o.Failed
-	for i, count := range o.Counts {
-		own.Counts[i] = uint32(count)
-	}
-	for i, bits := range o.Bits {
-		own.Bits[i] = Bits{Words: bits.Words(), N: bits.Len()}
-	}
-	if fault := mmapio.Guard(func() { err = n.w.Outcome(o.Op, o.Seq, o.MonoNS, o.WallNS, o.DurationNS, &own) }); fault != nil {
-		err = fault
+	known := false
+	if fault := mmapio.Guard(func() { known, err = n.w.OutcomeRecord(o) }); fault != nil {
 		n.broken = fault
+		return fault
 	}
 	var space *mmapio.SpaceError
 	if errors.As(err, &space) {
 		n.broken = err
+	}
+	if err == nil && !known {
+		err = fmt.Errorf("write outcome of call %d of %s: not one of this build's", o.Seq, o.Qualname)
 	}
 	return err
 }

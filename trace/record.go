@@ -1,6 +1,10 @@
 package trace
 
-import "github.com/lmcache/lmcache-go/kv"
+import (
+	"time"
+
+	"github.com/lmcache/lmcache-go/kv"
+)
 
 // Args holds the arguments of a call, in the one internal form of all formats
 // and eras. An operation uses the fields that its schema row names; the others
@@ -82,6 +86,12 @@ type Header struct {
 	Build      string
 	RingPath   string // the recorder's ring file; after a crash it holds what did not get here
 	BlockBytes int64  // size from which on the writer started a new block
+
+	// Clock that told the times: "tsc" is the processor's counter, held to the
+	// system's monotonic clock to within ClockBound; "system" is that clock;
+	// "virtual" is simulated time. Empty if the file does not say.
+	Clock      string
+	ClockBound time.Duration // 0 if it is the clock itself
 }
 
 // LevelMeta is one entry of upstream's header field level_meta, its value as text.

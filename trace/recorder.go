@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
@@ -117,12 +118,13 @@ type Recorder struct {
 	// Immutable after Create.
 	ring     *ring
 	defs     *ringDefs
-	ops      [numOps][]Arg // arguments of the operations that are recorded; nil for others
+	ops      [numOps][]Arg   // arguments of the operations that are recorded; nil for others
+	shapes   [numOps]opShape // of the same
 	block    bool
 	outcomes bool
-	start    time.Time      // origin of the monotonic times on the machine's clock
-	sim      *clock.Virtual // tells the times instead, if not nil
-	mono0    int64          // sim.Now() at the start
+	sim      *clock.Virtual // tells the times, if not nil
+	ticks    *clock.Ticks   // else this does, if not nil, else the machine's clock
+	start    int64          // the time of the recording's start, on the one of the three that is used
 	drain    *drain
 
 	path     string
@@ -232,6 +234,7 @@ func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, 
 	for op := range r.ops {
 		if row := Op(op).Row(); row.Level == opt.Level {
 			r.ops[op] = row.Args
+			r.shapes[op] = shapeOf(row.Args)
 		}
 	}
 	return r
@@ -256,11 +259,18 @@ func (r *Recorder) header(opt Options) Header {
 		h.MonoStartNS = opt.Clock.Now()
 	}
 	if r.sim != nil {
-		r.mono0, h.WallStartNS = h.MonoStartNS, r.sim.Wall()
-	} else {
-		r.start = time.Now()
-		h.WallStartNS = r.start.UnixNano()
+		r.start, h.WallStartNS = h.MonoStartNS, r.sim.Wall()
+		h.Clock = "virtual"
+		return h
 	}
+	h.Clock = "system"
+	ticks, err := clock.NewTicks()
+	if err == nil {
+		r.ticks, h.Clock, h.ClockBound = ticks, "tsc", clock.TicksBound
+	} else {
+		r.log.Debug("trace recorder: times are the system clock's", "reason", err)
+	}
+	r.start, h.WallStartNS = r.machineNow(), clock.Real{}.Wall()
 	return h
 }
 
@@ -275,11 +285,8 @@ func (r *Recorder) begin(out FrameWriter, h *Header) {
 		outcomes: r.outcomes,
 	}
 	if r.sim == nil {
-		start := r.start
-		r.drain.anchor = func() (monoNS, wallNS int64) {
-			now := time.Now()
-			return int64(now.Sub(start)), now.UnixNano()
-		}
+		r.drain.ticks = r.ticks
+		r.drain.anchor = r.anchor
 		r.drain.anchorWall, r.drain.nextAnchor = h.WallStartNS, int64(wallAnchorEvery)
 	}
 	go r.drain.run()
@@ -294,11 +301,78 @@ func (r *Recorder) On() bool { return r != nil && r.on.Load() }
 // It allocates nothing. With OverflowDrop it never waits: where the ring has no
 // room the call is dropped and counted. A call longer than half the ring is
 // dropped in either mode. After Close it does nothing. The token is for Outcome.
+//
+//go:nosplit
 func (r *Recorder) Call(op Op, a *Args) (t CallToken) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return t
 	}
+	if shape := &r.shapes[op]; shape.plain && r.sim == nil {
+		mono := r.machineNow() - r.start
+		if pos, ok := r.callOneRun(op, shape, a, mono); ok {
+			return r.token(op, pos, mono)
+		}
+		return r.call(op, a, mono, 0)
+	}
 	mono, wall := r.now()
+	return r.call(op, a, mono, wall)
+}
+
+// token returns what Outcome needs to find the call at pos of the ring.
+//
+//go:nosplit
+func (r *Recorder) token(op Op, pos uint64, mono int64) (t CallToken) {
+	if r.outcomes {
+		t = CallToken{at: pos + 1, monoNS: mono, op: op}
+	}
+	return t
+}
+
+// callOneRun records a call whose keys differ in the hash only, as nearly all
+// do, and walks over them once: it takes room for one run, and finds out while it
+// copies. ok is false where the call is not recorded yet: it is another
+// kind of call, needs a definition, or there is no room.
+//
+// From here down nothing checks the stack, since that is where the scheduler
+// would take the processor away, within a call and at the worst time for the
+// drain.
+//
+//go:nosplit
+func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) (pos uint64, ok bool) {
+	g, keys := r.ring, a.Keys
+	n := ringFrameBytes + shape.bytes
+	if shape.keys && len(keys) > 0 {
+		first, last := &keys[0], &keys[len(keys)-1]
+		if !sameContext(first, last) || len(keys) > 2 && !sameContext(first, &keys[1]) || !r.defs.scopes.has(uint32(first.Scope)) {
+			return 0, false
+		}
+		n += ringRunBytes + len(keys)*kv.MaxHash
+	}
+	if shape.layout && !r.defs.layouts.has(uint32(a.Layout)) || n > g.maxFrame() {
+		return 0, false
+	}
+	pos = g.tail.Load()
+	if used := pos + uint64(n) - g.head.Load(); pos&ringClosed != 0 || used > g.mark ||
+		pos&g.mask+uint64(n) > uint64(len(g.data)) || !g.tail.CompareAndSwap(pos, pos+uint64(n)) {
+		var state claimState
+		if pos, state = g.claim(n); state != claimDone {
+			return 0, false
+		}
+	}
+	b := g.frame(pos, n)
+	putRingWord(b, 8, uint64(mono))
+	putRingWord(b, 16, g.dropped.Load()&(1<<32-1)|uint64(op)<<32)
+	kind := uint64(ringCall)
+	if !putOneRun(b[ringFrameBytes:], shape.args, a) {
+		kind = ringPad
+	}
+	g.commit(pos, uint64(n), kind)
+	runtime.KeepAlive(r) // and with it the ring's mapping
+	return pos, kind == ringCall
+}
+
+// call records any call.
+func (r *Recorder) call(op Op, a *Args, mono, wall int64) (t CallToken) {
 	header, kind := ringFrameBytes, uint64(ringCall)
 	if r.sim != nil {
 		header, kind = ringFrameBytes+8, ringCallWall
@@ -327,20 +401,41 @@ func (r *Recorder) Call(op Op, a *Args) (t CallToken) {
 	}
 	putRingArgs(b[header:], args, a, runs)
 	r.ring.commit(pos, uint64(n), kind)
-	if r.outcomes {
-		t = CallToken{at: pos + 1, monoNS: mono, op: op}
-	}
 	runtime.KeepAlive(r) // and with it the ring's mapping
-	return t
+	return r.token(op, pos, mono)
 }
 
-// now reads the clock. The Unix time is given on a virtual clock only: else the
-// drain reckons it.
+// now returns the time since the start. The Unix time is given on a virtual clock
+// only: else the drain reckons it.
+//
+//go:nosplit
 func (r *Recorder) now() (monoNS, wallNS int64) {
 	if r.sim == nil {
-		return int64(time.Since(r.start)), 0
+		return r.machineNow() - r.start, 0
 	}
-	return max(r.sim.Now()-r.mono0, 0), r.sim.Wall()
+	return max(r.sim.Now()-r.start, 0), r.sim.Wall()
+}
+
+//go:nosplit
+func (r *Recorder) machineNow() int64 {
+	if r.ticks != nil {
+		return r.ticks.Now()
+	}
+	return clock.Real{}.Now()
+}
+
+// anchor returns one moment's time since the start and its Unix time.
+func (r *Recorder) anchor() (monoNS, wallNS int64) {
+	for range 8 {
+		before := r.machineNow()
+		wallNS = clock.Real{}.Wall()
+		after := r.machineNow()
+		monoNS = before + (after-before)/2 - r.start
+		if after-before < int64(time.Microsecond) {
+			break // else something came between
+		}
+	}
+	return monoNS, wallNS
 }
 
 // drop counts a call that was made and is not recorded.

@@ -162,6 +162,8 @@ const (
 
 // claim takes n bytes, a multiple of 8 and at most maxFrame, for a frame that
 // the caller must write and commit.
+//
+//go:nosplit
 func (r *ring) claim(n int) (pos uint64, state claimState) {
 	for {
 		tail := r.tail.Load()
@@ -175,6 +177,8 @@ func (r *ring) claim(n int) (pos uint64, state claimState) {
 // claimAt claims behind tail. Head was loaded after tail: a claim that fits is
 // safe, since head only grows, and one that does not fit did not fit at the time
 // of that load.
+//
+//go:nosplit
 func (r *ring) claimAt(tail, head, n uint64) (pos uint64, state claimState) {
 	if tail&ringClosed != 0 {
 		return 0, claimClosed
@@ -228,6 +232,8 @@ func (r *ring) claimWait(n int) (pos uint64, state claimState) {
 }
 
 // frame returns the bytes of a claimed frame of n bytes.
+//
+//go:nosplit
 func (r *ring) frame(pos uint64, n int) []byte {
 	off := pos & r.mask
 	return r.data[off : off+uint64(n) : off+uint64(n)]
@@ -235,8 +241,10 @@ func (r *ring) frame(pos uint64, n int) []byte {
 
 // commit publishes the frame of n bytes at pos, of which all but the first 8
 // have been written.
+//
+//go:nosplit
 func (r *ring) commit(pos, n, kind uint64) {
-	mmapio.Uint64(r.data, int(pos&r.mask)).Store(r.tag(pos) | n | kind)
+	mmapio.Publish(mmapio.Uint64(r.data, int(pos&r.mask)), r.tag(pos)|n|kind)
 }
 
 // nudge wakes the consumer if it sleeps. It never blocks.

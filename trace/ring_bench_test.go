@@ -91,7 +91,7 @@ func inBursts(b *testing.B, producers, frame int, call func(producer int), reset
 }
 
 // BenchmarkTracedCall measures what a traced call pays. The floor is one reading
-// of the clock and a copy of the frame's bytes to memory of the ring's size that
+// of the clock that the recorder uses and a copy of the frame's bytes to memory of the ring's size that
 // was zeroed as the ring is. Bursts fit the ring; nothing drains meanwhile,
 // except in mode=sustained, where the drain runs into a file that discards.
 //
@@ -126,7 +126,7 @@ func BenchmarkTracedCall(b *testing.B) {
 				mem := res.Bytes()
 				clear(mem)
 				src := make([]byte, frame)
-				start := time.Now()
+				r := benchRecorder(b)
 				share := len(mem) / producers
 				type cursor struct {
 					off int
@@ -136,7 +136,7 @@ func BenchmarkTracedCall(b *testing.B) {
 				inBursts(b, producers, frame, func(p int) {
 					c := &cursors[p]
 					off := p*share + c.off
-					putRingWord(mem, off, uint64(time.Since(start)))
+					putRingWord(mem, off, uint64(r.machineNow()-r.start))
 					copy(mem[off+8:off+frame], src)
 					if c.off += frame; c.off+frame > share {
 						c.off = 0

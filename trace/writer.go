@@ -153,19 +153,42 @@ func (w *writer) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error {
 	return w.write(op.Row(), nil, &Record{Seq: seq, MonoNS: monoNS, WallNS: wallNS}, a)
 }
 
+// Record is Call for a record that another file has, of any operation.
+func (w *writer) Record(rec *Record, a *Args) error {
+	if w.closed {
+		return errWriterClosed
+	}
+	if rec.Row != nil {
+		f, err := w.foreignOp(rec.Row)
+		if err != nil {
+			return fmt.Errorf("write call %d of %s: %w", rec.Seq, rec.Qualname, err)
+		}
+		return w.write(&f.row, f, rec, a)
+	}
+	if rec.Op == OpUnknown || rec.Op >= numOps {
+		return fmt.Errorf("write call %d: the arguments of %s are not known", rec.Seq, rec.Qualname)
+	}
+	return w.write(rec.Op.Row(), nil, rec, a)
+}
+
 // write appends a call: of an operation of the schema, row, or of a foreign one,
 // whose row is its own.
 func (w *writer) write(row *Row, f *foreignOp, rec *Record, a *Args) error {
 	if err := checkArgs(row, a); err != nil {
 		return fmt.Errorf("write call %d of %s: %w", rec.Seq, row.Qualname, err)
 	}
-	monoNS, seq := rec.MonoNS, rec.Seq
-	w.monoNS, w.wallNS = monoNS, rec.WallNS
+	w.monoNS, w.wallNS = rec.MonoNS, rec.WallNS
 	if err := w.encode(row, f, rec, a); err != nil {
 		w.restart = true
-		return fmt.Errorf("write call %d of %s: %w", seq, row.Qualname, err)
+		return fmt.Errorf("write call %d of %s: %w", rec.Seq, row.Qualname, err)
 	}
-	c := &w.counters
+	w.count(row, f, rec.Seq)
+	return nil
+}
+
+// count counts the call just written.
+func (w *writer) count(row *Row, f *foreignOp, seq uint64) {
+	c, monoNS := &w.counters, w.monoNS
 	if c.records == 0 {
 		c.maxMonoNS, w.minMono = monoNS, monoNS
 	}
@@ -183,7 +206,6 @@ func (w *writer) write(row *Row, f *foreignOp, rec *Record, a *Args) error {
 		e.records++
 		e.minMonoNS, e.maxMonoNS = min(e.minMonoNS, monoNS), max(e.maxMonoNS, monoNS)
 	}
-	return nil
 }
 
 // Outcome appends what came of the recorded call of op with sequence number seq,
@@ -271,7 +293,6 @@ func (w *writer) encode(row *Row, f *foreignOp, rec *Record, a *Args) error {
 // Drops notes that total calls were given up since the start. It does nothing
 // if none were since the last time.
 func (w *writer) Drops(total uint64) error {
-	lost := total - w.counters.dropped
 	if total <= w.counters.dropped {
 		return nil
 	}
@@ -281,6 +302,12 @@ func (w *writer) Drops(total uint64) error {
 	if err := w.room(w.counters.nextSeq); err != nil {
 		return fmt.Errorf("write drop notice: %w", err)
 	}
+	return w.dropNotice(total)
+}
+
+// dropNotice writes the notice into the present block.
+func (w *writer) dropNotice(total uint64) error {
+	lost := total - w.counters.dropped
 	b := binary.AppendVarint(w.defs[:frameStart], int64(w.counters.nextSeq-w.block().firstSeq))
 	b = binary.AppendUvarint(b, lost)
 	b = binary.AppendUvarint(b, total)
@@ -393,21 +420,29 @@ func (w *writer) room(seq uint64) error {
 	}
 	w.patterns, w.lastPattern = 0, 0
 
-	entry := blockEntry{offset: w.f.Offset(), monoNS: w.monoNS, firstSeq: seq}
+	if err := w.startBlock(seq); err != nil {
+		return err
+	}
+	w.restart = false
+	return nil
+}
+
+// startBlock writes the frame that starts a block.
+func (w *writer) startBlock(firstSeq uint64) error {
+	entry := blockEntry{offset: w.f.Offset(), monoNS: w.monoNS, firstSeq: firstSeq}
 	var previous int64
 	if len(w.blocks) > 0 {
 		previous = w.block().offset
 	}
 	start := blockStart{
 		number: uint64(len(w.blocks)), offset: entry.offset, previous: previous,
-		firstSeq: seq, records: w.counters.records, dropped: w.counters.dropped,
+		firstSeq: firstSeq, records: w.counters.records, dropped: w.counters.dropped,
 	}
 	w.blocks = append(w.blocks, entry)
 	if err := w.emit(kindBlock, 0, start.append(w.defs[:frameStart])); err != nil {
 		w.blocks = w.blocks[:len(w.blocks)-1]
 		return err
 	}
-	w.restart = false
 	return nil
 }
 

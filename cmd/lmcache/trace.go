@@ -9,7 +9,8 @@ func newTrace(a *app) *cobra.Command {
 		Long: `Inspect and replay trace files: this program's own, and those of every release of
 LMCache. The first bytes tell them apart; no flag is needed.`,
 	}
-	cmd.AddCommand(newTraceInfo(a), newTraceReplay(a), newTraceDump(a), newTraceCompare(a), newTraceConvert(a))
+	cmd.AddCommand(newTraceInfo(a), newTraceReplay(a), newTraceDump(a), newTraceCompare(a), newTraceConvert(a),
+		newTraceRepair(a))
 	group(cmd, "trace_target")
 	return cmd
 }
