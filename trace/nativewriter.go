@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -73,25 +72,17 @@ func (n *NativeWriter) Err() error { return n.broken }
 // at. An error concerns this outcome alone, unless Err has one too: it may be of
 // another build's operation, or count what this build's does not.
 func (n *NativeWriter) Outcome(o *OutcomeRecord) (err error) {
-	row := o.Op.Row()
-	if o.Op == OpUnknown || !slices.Equal(o.Names, row.Counts) || len(o.Counts) > MaxCounts || len(o.Bits) > MaxOutcomeBits {
-		return fmt.Errorf("write outcome of call %d of %s: not one of this build's", o.Seq, o.Qualname)
-	}
-	var own Outcome
-	own.Failed = o.Failed
-	for i, count := range o.Counts {
-		own.Counts[i] = uint32(count)
-	}
-	for i, bits := range o.Bits {
-		own.Bits[i] = Bits{Words: bits.Words(), N: bits.Len()}
-	}
-	if fault := mmapio.Guard(func() { err = n.w.Outcome(o.Op, o.Seq, o.MonoNS, o.WallNS, o.DurationNS, &own) }); fault != nil {
-		err = fault
+	known := false
+	if fault := mmapio.Guard(func() { known, err = n.w.OutcomeRecord(o) }); fault != nil {
 		n.broken = fault
+		return fault
 	}
 	var space *mmapio.SpaceError
 	if errors.As(err, &space) {
 		n.broken = err
+	}
+	if err == nil && !known {
+		err = fmt.Errorf("write outcome of call %d of %s: not one of this build's", o.Seq, o.Qualname)
 	}
 	return err
 }

@@ -17,8 +17,8 @@ import (
 // dumpOptions say which records to print, and how.
 type dumpOptions struct {
 	jsonl    bool
-	outcomes bool
 	brief    bool     // one line a record
+	outcomes bool     // always with the text form
 	limit    int64    // records to print; all if zero
 	ops      []string // names, short or qualified; all if empty
 	from, to float64  // t_mono in seconds, both inclusive
@@ -30,11 +30,12 @@ func newTraceDump(a *app) *cobra.Command {
 		Use:   "dump FILE [flags]",
 		Short: "Print the records of a trace",
 		Long: `Print a trace in file order: the header, then each record with its times, its
-operation and a line for each argument. Nothing is left out, so that the text can
-be read back (FORMAT.md, section 9). With --brief one line a record: its number,
-time, operation and arguments, key lists as a count with the first and last key.
-With --jsonl one JSON object a record, complete. With --outcomes these two also
-print what came of the calls, where it stands in the file: behind its call.`,
+operation and a line for each argument, and what came of the calls, where it stands
+in the file: behind its call. Nothing is left out, so that the text can be read
+back (FORMAT.md, section 9). With --brief one line a record: its number, time,
+operation and arguments, key lists as a count with the first and last key. With
+--jsonl one JSON object a record, complete. These two print outcomes with
+--outcomes only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := oneFile(args)
 			if err == nil {
@@ -163,27 +164,28 @@ func dumpRecords(ctx context.Context, w *bufio.Writer, src trace.Source, o dumpO
 	var (
 		args    trace.Args
 		line    []byte
-		outcome []byte
 		printed int64
 	)
-	if native, ok := src.(trace.OutcomeSource); ok && o.outcomes {
-		native.OnOutcome(func(out *trace.OutcomeRecord) {
-			if !o.wantsOutcome(out) {
-				return
-			}
-			if o.jsonl {
-				outcome = appendOutcomeJSON(outcome[:0], out)
-			} else {
-				outcome = appendOutcomeText(outcome[:0], out)
-			}
-			_, _ = w.Write(append(outcome, '\n')) // a write error stays: the next record meets it
-		})
-	}
 	text := !o.brief && !o.jsonl
 	drops := dropLines{text: text}
 	drops.src, _ = src.(interface{ Dropped() uint64 })
 	if text {
 		line = trace.AppendTextHeader(line, src.Header())
+	}
+	if native, ok := src.(trace.OutcomeSource); ok && (o.outcomes || text) {
+		native.OnOutcome(func(out *trace.OutcomeRecord) {
+			if !o.wantsOutcome(out) {
+				return
+			}
+			switch {
+			case o.jsonl:
+				line = append(appendOutcomeJSON(line, out), '\n')
+			case o.brief:
+				line = append(appendOutcomeText(line, out), '\n')
+			default:
+				line = trace.AppendTextOutcome(line, out)
+			}
+		})
 	}
 	passed, err := o.seek(src)
 	if err != nil {
