@@ -147,7 +147,7 @@ func (w *writer) appendKeys(b []byte, keys []kv.ObjectKey) ([]byte, error) {
 			return b, err
 		}
 		var end uint32
-		count, at := 0, 0
+		count, at, expected := 0, 0, 0
 		for at+width <= len(keys) && (at == 0 || continues(keys[:width], keys[at:at+width])) {
 			n := w.chains.follow(end, &keys[at])
 			if n == 0 {
@@ -156,6 +156,10 @@ func (w *writer) appendKeys(b []byte, keys []kv.ObjectKey) ([]byte, error) {
 			end = n
 			count++
 			at += width
+			if int(n) == w.chains.len() && at >= expected { // it may be new
+				expected = min(at+16*width, len(keys))
+				w.chains.expect(keys[at:expected], width)
+			}
 		}
 		keys = keys[at:]
 		b = binary.AppendUvarint(b, uint64(pattern)<<1|uint64(boolByte(len(keys) > 0)))

@@ -14,11 +14,23 @@ import (
 // lies beside it in memory; only where that link is wrong does a lookup pay its
 // cache miss.
 type interner struct {
-	nodes []node   // index = number; 0 is no node
-	table []uint32 // open addressing, a power of two; 0 = free; at most half full
-	shift uint     // 64 - log2(len(table))
-	runs  []run    // new since the last call of takeRuns
+	chunks  []*[nodeChunk]node // of the nodes, by number; 0 is no node
+	count   uint32             // of nodes, with 0
+	table   []uint32           // open addressing, a power of two; 0 = free; at most half full
+	shift   uint               // 64 - log2(len(table))
+	runs    []run              // new since the last call of appendRuns
+	touched uint32             // of no meaning: see expect
 }
+
+// An entry of the table is a node's number and some bits of its hash, so that a
+// collision is nearly always seen without a look at the node, which would be
+// another cache miss. Numbers fit: a block has at most 2^25 nodes, and a call
+// that begins within that adds at most 2^20.
+const (
+	nodeBits  = 26
+	nodeMask  = 1<<nodeBits - 1
+	nodeChunk = 1 << 12
+)
 
 // node is a hash and where it stands. It holds no pointers, so that millions
 // cost the garbage collector nothing.
@@ -48,54 +60,76 @@ func (in *interner) reset() {
 	} else {
 		clear(in.table)
 	}
-	in.nodes = append(in.nodes[:0], node{})
+	if in.chunks == nil {
+		in.chunks = append(in.chunks, new([nodeChunk]node))
+	}
+	in.chunks[0][0] = node{}
+	in.count = 1
 	in.runs = in.runs[:0]
 }
 
 // len returns the number of nodes.
-func (in *interner) len() int { return len(in.nodes) - 1 }
+func (in *interner) len() int { return int(in.count) - 1 }
+
+func (in *interner) node(n uint32) *node { return &in.chunks[n/nodeChunk][n%nodeChunk] }
 
 // follow returns the node of k's hash behind cur, adding it if the hash is new.
 // cur 0 begins a segment: then any node will do. It returns 0 if the hash is
 // known with another parent.
 func (in *interner) follow(cur uint32, k *kv.ObjectKey) uint32 {
-	n := in.nodes[cur].next
-	if n != 0 && in.nodes[n].is(k) {
+	at := in.node(cur)
+	n := at.next
+	if n != 0 && in.node(n).is(k) {
 		return n // the link of node 0 holds the segment that began last
 	}
-	slot := in.slot(k)
-	if n = in.table[slot]; n == 0 {
-		return in.add(cur, k, slot)
+	slot, tag := in.slot(k)
+	if n = in.table[slot] & nodeMask; n == 0 {
+		return in.add(cur, k, slot, tag)
 	}
-	if cur != 0 && in.nodes[n].parent != cur {
+	if cur != 0 && in.node(n).parent != cur {
 		return 0
 	}
-	in.nodes[cur].next = n
+	at.next = n
 	return n
 }
 
-// slot returns where k's hash is in the table, or belongs.
-func (in *interner) slot(k *kv.ObjectKey) uint64 {
+// expect has the table's words for every width-th of the keys brought into the
+// cache, all at once instead of one after the other. What follows a new hash is
+// nearly always new too: a chunk hash names all that is before it.
+func (in *interner) expect(keys []kv.ObjectKey, width int) {
+	for i := 0; i < len(keys); i += width {
+		in.touched |= in.table[hashOf(&keys[i].Hash, keys[i].HashLen)>>in.shift]
+	}
+}
+
+// slot returns where k's hash is in the table, or belongs, and its bits there.
+func (in *interner) slot(k *kv.ObjectKey) (at uint64, tag uint32) {
 	mask := uint64(len(in.table) - 1)
-	for i := hashOf(&k.Hash, k.HashLen) >> in.shift; ; i = (i + 1) & mask {
-		if n := in.table[i]; n == 0 || in.nodes[n].is(k) {
-			return i
+	h := hashOf(&k.Hash, k.HashLen)
+	tag = uint32(h) << nodeBits
+	for i := h >> in.shift; ; i = (i + 1) & mask {
+		if e := in.table[i]; e == 0 || e&^nodeMask == tag && in.node(e&nodeMask).is(k) {
+			return i, tag
 		}
 	}
 }
 
-func (in *interner) add(parent uint32, k *kv.ObjectKey, slot uint64) uint32 {
-	n := uint32(len(in.nodes))
-	in.nodes = append(in.nodes, node{hash: k.Hash, parent: parent, size: k.HashLen})
-	in.nodes[parent].next = n
-	in.table[slot] = n
+func (in *interner) add(parent uint32, k *kv.ObjectKey, slot uint64, tag uint32) uint32 {
+	n := in.count
+	in.count++
+	if int(n/nodeChunk) == len(in.chunks) {
+		in.chunks = append(in.chunks, new([nodeChunk]node))
+	}
+	*in.node(n) = node{hash: k.Hash, parent: parent, size: k.HashLen}
+	in.node(parent).next = n
+	in.table[slot] = n | tag
 	if last := len(in.runs) - 1; last >= 0 && k.HashLen > 0 && parent == n-1 &&
 		in.runs[last].first+in.runs[last].count == n && in.runs[last].size == k.HashLen {
 		in.runs[last].count++
 	} else {
 		in.runs = append(in.runs, run{parent: parent, first: n, count: 1, size: k.HashLen})
 	}
-	if 2*len(in.nodes) > len(in.table) {
+	if 2*int(in.count) > len(in.table) {
 		in.grow()
 	}
 	return n
@@ -105,12 +139,14 @@ func (in *interner) grow() {
 	in.table = make([]uint32, 2*len(in.table))
 	in.shift--
 	mask := uint64(len(in.table) - 1)
-	for n := 1; n < len(in.nodes); n++ {
-		i := hashOf(&in.nodes[n].hash, in.nodes[n].size) >> in.shift
+	for n := uint32(1); n < in.count; n++ {
+		at := in.node(n)
+		h := hashOf(&at.hash, at.size)
+		i := h >> in.shift
 		for in.table[i] != 0 {
 			i = (i + 1) & mask
 		}
-		in.table[i] = uint32(n)
+		in.table[i] = n | uint32(h)<<nodeBits
 	}
 }
 
@@ -123,7 +159,7 @@ func (in *interner) appendRuns(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(r.count))
 		b = append(b, r.size)
 		for n := r.first; n < r.first+r.count; n++ {
-			b = append(b, in.nodes[n].hash[:r.size]...)
+			b = append(b, in.node(n).hash[:r.size]...)
 		}
 	}
 	in.runs = in.runs[:0]
