@@ -352,12 +352,14 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) (pos u
 		return 0, false
 	}
 	pos = g.tail.Load()
-	if used := pos + uint64(n) - g.head.Load(); pos&ringClosed != 0 || used > g.mark ||
+	if used := pos + uint64(n) - g.head.Load(); pos&ringClosed != 0 || used > uint64(len(g.data)) ||
 		pos&g.mask+uint64(n) > uint64(len(g.data)) || !g.tail.CompareAndSwap(pos, pos+uint64(n)) {
 		var state claimState
 		if pos, state = g.claim(n); state != claimDone {
 			return 0, false
 		}
+	} else if used > g.mark && g.asleep.Load() {
+		g.nudge()
 	}
 	b := g.frame(pos, n)
 	putRingWord(b, 8, uint64(mono))
