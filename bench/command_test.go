@@ -104,7 +104,7 @@ func BenchmarkInfo(b *testing.B) {
 //
 //	go test ./bench -run '^$' -bench '^BenchmarkReplayMemory$' -benchtime 1x
 func BenchmarkReplayMemory(b *testing.B) {
-	path := record(b, conversation, workload.Options{})
+	path := record(b, conversation, workload.Options{}, true)
 	out := b.TempDir()
 	var peak int64
 	for b.Loop() {

@@ -19,9 +19,9 @@ const (
 	agentic      = "agentic:../testdata/workloads/agentic-coding/sessions_20.compact.jsonl.gz"
 )
 
-// record runs a workload on virtual time and records it into a file, which it
-// returns.
-func record(tb testing.TB, spec string, opt workload.Options) string {
+// record runs a workload on virtual time and records it into a file, with or
+// without outcomes, which it returns.
+func record(tb testing.TB, spec string, opt workload.Options, outcomes bool) string {
 	tb.Helper()
 	parsed, err := workload.ParseSpec(spec)
 	if err != nil {
@@ -37,7 +37,7 @@ func record(tb testing.TB, spec string, opt workload.Options) string {
 	cfg.Eviction.Policy = "LRU"
 	clk := clock.NewVirtual(1e18)
 	path := filepath.Join(tb.TempDir(), "t.lct")
-	r, err := trace.Create(path, trace.Options{Clock: clk, Overflow: trace.OverflowBlock, ConfigJSON: cfg.JSON()})
+	r, err := trace.Create(path, trace.Options{Clock: clk, Overflow: trace.OverflowBlock, ConfigJSON: cfg.JSON(), NoOutcomes: !outcomes})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -98,8 +98,9 @@ func fileSize(tb testing.TB, path string) int64 {
 	return info.Size()
 }
 
-// BenchmarkSize says how many bytes a call takes on disk. The floor is 32 for
-// each different hash and 40 for each record; the time is that of the simulation.
+// BenchmarkSize says how many bytes a call takes on disk, and its outcome with
+// the bitmap. The floor, of calls only, is 32 for each different hash and 40 for
+// each record; the time is that of the simulation.
 //
 //	go test ./bench -run '^$' -bench '^BenchmarkSize$' -benchtime 1x
 func BenchmarkSize(b *testing.B) {
@@ -107,12 +108,14 @@ func BenchmarkSize(b *testing.B) {
 		b.Run("workload="+w.name, func(b *testing.B) {
 			var path string
 			for b.Loop() {
-				path = record(b, w.spec, workload.Options{})
+				path = record(b, w.spec, workload.Options{}, false)
 			}
 			records, hashes := contents(b, path)
 			size := float64(fileSize(b, path))
 			b.ReportMetric(size/float64(records), "B/record")
 			b.ReportMetric(float64(hashes*32+records*40)/float64(records), "floor-B/record")
+			with := float64(fileSize(b, record(b, w.spec, workload.Options{}, true)))
+			b.ReportMetric((with-size)/float64(records), "outcome-B/record")
 			b.ReportMetric(float64(records), "records")
 		})
 	}

@@ -151,6 +151,20 @@ func BenchmarkTracedCall(b *testing.B) {
 					b.Fatalf("%d dropped", dropped)
 				}
 			})
+			if producers > 1 { // what a ring for each processor would come to
+				b.Run(name+"mode=apart", func(b *testing.B) {
+					recorders, readers := make([]*Recorder, producers), make([]ringReader, producers)
+					for i := range recorders {
+						recorders[i] = benchRecorder(b)
+						readers[i].ring = recorders[i].ring
+					}
+					inBursts(b, producers, frame, func(p int) { recorders[p].Call(OpFinishWrite, a) }, func() {
+						for i := range readers {
+							drainAll(b, &readers[i])
+						}
+					})
+				})
+			}
 			b.Run(name+"mode=sustained", func(b *testing.B) {
 				r := benchRecorder(b)
 				r.block = true
