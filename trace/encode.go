@@ -149,6 +149,14 @@ func (w *writer) appendKeys(b []byte, keys []kv.ObjectKey) ([]byte, error) {
 		var end uint32
 		count, at, expected := 0, 0, 0
 		for at+width <= len(keys) && (at == 0 || continues(keys[:width], keys[at:at+width])) {
+			if width == 1 && len(keys) > 1 {
+				n := 0
+				if n, end = w.chains.known(end, &keys[0], keys[at:]); n > 0 {
+					count += n
+					at += n
+					continue
+				}
+			}
 			n := w.chains.follow(end, &keys[at])
 			if n == 0 {
 				break // known, but behind another node

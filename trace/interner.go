@@ -93,6 +93,21 @@ func (in *interner) follow(cur uint32, k *kv.ObjectKey) uint32 {
 	return n
 }
 
+// known follows the links from cur along keys as long as they hold and the keys
+// have first's context. It returns how many keys that is, and the last one's node.
+func (in *interner) known(cur uint32, first *kv.ObjectKey, keys []kv.ObjectKey) (n int, last uint32) {
+	rank, scope, group := first.Rank, first.Scope, first.Group
+	next := in.node(cur).next
+	for i := range keys {
+		k, at := &keys[i], in.node(next)
+		if next == 0 || !at.is(k) || k.Rank != rank || k.Scope != scope || k.Group != group {
+			return i, cur
+		}
+		cur, next = next, at.next
+	}
+	return len(keys), cur
+}
+
 // expect has the table's words for every width-th of the keys brought into the
 // cache, all at once instead of one after the other. What follows a new hash is
 // nearly always new too: a chunk hash names all that is before it.
