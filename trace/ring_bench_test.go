@@ -307,3 +307,29 @@ func BenchmarkDrain(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOutcome measures what an outcome adds to a traced call of one key.
+//
+//	go test ./trace -run '^$' -bench '^BenchmarkOutcome$' -benchtime 2000000x -count 6
+func BenchmarkOutcome(b *testing.B) {
+	a := benchCall(1)
+	frame := ringFrameBytes + 8 + ringRunBytes + kv.MaxHash
+	words := []uint64{1}
+	o := Outcome{Counts: [MaxCounts]uint32{1}, Bits: [MaxOutcomeBits]Bits{{Words: words, N: 1}}}
+	for _, mode := range []string{"call", "call+outcome"} {
+		b.Run("mode="+mode, func(b *testing.B) {
+			r := benchRecorder(b)
+			c := ringReader{ring: r.ring}
+			all := frame
+			call := func(int) { r.Call(OpFinishWrite, a) }
+			if mode == "call+outcome" {
+				all += ringOutcomeBytes + 8
+				call = func(int) { r.Outcome(r.Call(OpFinishWrite, a), &o) }
+			}
+			inBursts(b, 1, all, call, func() { drainAll(b, &c) })
+			if lost := r.ring.dropped.Load() + r.ring.lostOutcomes.Load(); lost > 0 {
+				b.Fatalf("%d lost", lost)
+			}
+		})
+	}
+}
