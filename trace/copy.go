@@ -8,16 +8,26 @@ import "slices"
 // copyBlock starts a block that holds the frames that follow the block start h
 // of another file.
 func (w *writer) copyBlock(h *frameHeader, firstSeq uint64) error {
-	w.monoNS, w.wallNS = h.monoNS, h.wallNS
 	w.restart = true // none of its definitions is known to this writer
-	return w.startBlock(firstSeq)
+	return w.timed(h, func() error { return w.startBlock(firstSeq) })
 }
 
 // copyFrame appends the frame h with its payload to a copied block.
 func (w *writer) copyFrame(h *frameHeader, payload []byte) error {
+	return w.timed(h, func() error {
+		w.call = append(w.call[:frameStart], payload...)
+		return w.emitFlags(h.kind, h.op, h.flags&(1<<blockShift-1), w.call)
+	})
+}
+
+// timed lets emit write a frame with the times of h. Those of the last call stay
+// what they are: a drop notice has them.
+func (w *writer) timed(h *frameHeader, emit func() error) error {
+	callMono, callWall := w.monoNS, w.wallNS
 	w.monoNS, w.wallNS = h.monoNS, h.wallNS
-	w.call = append(w.call[:frameStart], payload...)
-	return w.emitFlags(h.kind, h.op, h.flags&(1<<blockShift-1), w.call)
+	err := emit()
+	w.monoNS, w.wallNS = callMono, callWall
+	return err
 }
 
 // copyCall is copyFrame for a call.
@@ -36,15 +46,14 @@ func (w *writer) copyCall(h *frameHeader, payload []byte, rec *Record) error {
 	if err := w.copyFrame(h, payload); err != nil {
 		return err
 	}
+	w.monoNS, w.wallNS = h.monoNS, h.wallNS
 	w.count(row, f, rec.Seq)
 	return nil
 }
 
 // copyOutcome is copyFrame for the outcome o, nil if it is not understood.
 func (w *writer) copyOutcome(h *frameHeader, payload []byte, o *OutcomeRecord) error {
-	callMono, callWall := w.monoNS, w.wallNS // a drop notice has those of the last call
 	err := w.copyFrame(h, payload)
-	w.monoNS, w.wallNS = callMono, callWall
 	if err == nil && o != nil {
 		w.addOutcome(o)
 	}

@@ -90,7 +90,7 @@ func (d *DeadRing) attach(mem []byte) error {
 	d.from = r.note()
 	// A note is made before the head moves, and a claim needs room behind the
 	// head: whatever the moment of death, these hold.
-	if d.from.pos < head || d.from.pos > d.end || d.end-head > data || (d.from.pos|d.end|head)&7 != 0 {
+	if max(d.from.frames, d.from.drops) >= maxCalls || d.from.pos < head || d.from.pos > d.end || d.end-head > data || (d.from.pos|d.end|head)&7 != 0 {
 		return fmt.Errorf("damaged header: read up to %d, noted %d, claimed up to %d of %d bytes", head, d.from.pos, d.end, data)
 	}
 	return nil

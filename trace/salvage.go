@@ -36,6 +36,10 @@ type salvage struct {
 	outErr       error          // the output's, met below the ring
 }
 
+// maxCalls is more than any recorder can have counted: numbers beyond it are
+// damage.
+const maxCalls = 1 << 56
+
 // openDamaged opens a native file for repair: one whose header is damaged too,
 // if it can be told where its frames are.
 func openDamaged(path string, file nativeFile, guard func(func()) error, rep *Repair) (*NativeReader, error) {
@@ -45,7 +49,7 @@ func openDamaged(path string, file nativeFile, guard func(func()) error, rep *Re
 	}
 	var damage *CorruptError
 	var version *VersionError
-	if !errors.As(err, &damage) && !errors.As(err, &version) && !errors.Is(err, ErrNotNative) {
+	if !errors.As(err, &damage) && !errors.As(err, &version) && !errors.Is(err, ErrNotNative) && !errors.Is(err, ErrTruncatedHeader) {
 		return nil, err
 	}
 	r = &NativeReader{path: path, file: file, guard: guard, data: file.Bytes(), warned: -1}
@@ -292,7 +296,7 @@ func (s *salvage) keep(h *frameHeader, payload []byte, record bool) error {
 	switch {
 	case h.kind == kindFooter:
 		var ft footer
-		if ft.parse(payload) == nil {
+		if ft.parse(payload) == nil && max(ft.records, ft.dropped, ft.lostOutcomes) < maxCalls {
 			s.calls, s.dropped = max(s.calls, ft.records+ft.dropped), max(s.dropped, ft.dropped)
 			s.sealedLost = ft.lostOutcomes
 		}
@@ -308,16 +312,25 @@ func (s *salvage) keep(h *frameHeader, payload []byte, record bool) error {
 		s.copying = false
 	}
 	switch {
-	case h.kind == kindCall && record:
+	case h.kind == kindCall && record && s.r.record.Seq < maxCalls:
 		return s.call(h, payload)
 	case h.kind == kindCall:
+		err := fmt.Errorf("operation %d: %w", h.op, ErrUndefined)
+		if record {
+			err = fmt.Errorf("call number %d", s.r.record.Seq)
+		}
+		// It is left out, with the nodes that it may bring.
+		if t.lost += h.size(); s.copying {
+			s.copying = false
+			s.rep.add(Damage{From: s.r.off, To: s.r.off + h.size(), Field: "args", Err: err})
+		}
 		s.unreadable()
 	case h.kind == kindOutcome:
 		return s.takeOutcome(h, payload)
 	case h.kind == kindDrops:
 		c := cursor{b: payload}
 		next, lost, total := t.start.firstSeq+uint64(c.sv()), c.uv(), c.uv()
-		if c.err != nil {
+		if c.err != nil || max(next, lost, total) >= maxCalls {
 			return nil
 		}
 		s.expect(next)
@@ -449,8 +462,7 @@ func (s *salvage) end() error {
 	} else if r.sealed {
 		rep.Ring = nil // it was empty, and removed
 	}
-	if r.counted {
-		c := &r.counters
+	if c := &r.counters; r.counted && max(c.records, c.dropped, c.nextSeq) < maxCalls {
 		s.calls, s.dropped = max(s.calls, c.nextSeq, c.records+c.dropped), max(s.dropped, c.dropped)
 	}
 	s.expect(s.calls)
