@@ -162,6 +162,9 @@ func (c *conn) try(ctx context.Context, limit time.Duration, tries int, f func(c
 		if !again || n == tries {
 			return err
 		}
+		if c.breaker.refuses(c.clock.Now()) {
+			return fmt.Errorf("%w: %w", errOpen, err)
+		}
 		pause := min(firstPause<<min(n-1, 10), longestPause)
 		pause = pause/2 + rand.N(pause/2) // spread, so that many workers do not come back at once
 		if !c.pause(ctx, pause) {
