@@ -423,13 +423,15 @@ func (s *Store) do(t *task, i int) {
 
 func (s *Store) lookUp(t *task, i int, k *kv.ObjectKey) {
 	size, err := s.conn.head(s.reads, k.String())
-	if err != nil || size <= 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.known.learn(k, size).locks++
-	t.bits.Set(i)
+	switch {
+	case errors.Is(err, errAbsent):
+		s.known.miss(k)
+	case err == nil && size > 0:
+		s.known.learn(k, size).locks++
+		t.bits.Set(i)
+	}
 }
 
 func (s *Store) load(t *task, i int, o *l2.Object) {
@@ -446,7 +448,7 @@ func (s *Store) load(t *task, i int, o *l2.Object) {
 		s.known.learn(&o.Key, int64(len(o.Bytes)))
 		t.bits.Set(i)
 	case errors.Is(err, errAbsent):
-		s.known.forget(&o.Key) // somebody else deleted it, or the store lost it
+		s.known.miss(&o.Key) // somebody else deleted it, or the store lost it
 	case errors.As(err, &size) && size.have > 0:
 		s.known.learn(&o.Key, size.have)
 	}
@@ -456,16 +458,25 @@ func (s *Store) load(t *task, i int, o *l2.Object) {
 // size is of no use to anybody, and is written over.
 func (s *Store) store(o *l2.Object) (written bool, err error) {
 	name, size := o.Key.String(), int64(len(o.Bytes))
-	have, err := s.conn.head(s.ctx, name)
-	switch {
-	case err == nil && have == size:
-	case err == nil, errors.Is(err, errAbsent), forbidden(err):
+	s.mu.Lock()
+	absent := s.known.missing(&o.Key)
+	s.mu.Unlock()
+	if !absent {
+		have, err := s.conn.head(s.ctx, name)
+		switch {
+		case err == nil:
+			absent = have != size
+		case errors.Is(err, errAbsent), forbidden(err):
+			absent = true
+		default:
+			return false, err
+		}
+	}
+	if absent {
 		if err := s.conn.put(s.ctx, name, s.payload(o)); err != nil {
 			return false, err
 		}
 		written = true
-	default:
-		return false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
