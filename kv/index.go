@@ -122,6 +122,13 @@ func (x *Index) Key(slot uint32) ObjectKey {
 	return ObjectKey{e.hash, e.rank, e.scope, e.group, e.hashLen}
 }
 
+// Hash returns a hash of a slot's key. Equal keys have equal ones while the
+// program runs.
+func (x *Index) Hash(slot uint32) uint64 {
+	k := x.Key(slot)
+	return hashKey(&k)
+}
+
 // Scope returns the scope of a slot's key.
 func (x *Index) Scope(slot uint32) Scope { return x.entries.At(slot).scope }
 
