@@ -58,6 +58,8 @@ type Manager struct {
 	freeStaged         uint32            // head of the list of unused numbers, linked by next
 	lastStaged         uint32            // numbers given so far
 	policy             evict.Policy
+	chainer            evict.Chainer // policy, if it wants key lists
+	salts              *saltTable    // nil unless the policy is evict.Partitioned
 	orphans            []uint32 // slots with reservations that the policy does not know: see disown
 	resident, inFlight int64    // resident objects; staged objects
 
@@ -119,6 +121,10 @@ func New(opt Options) (*Manager, error) {
 	if m.policy, err = evict.New(opt.Policy, &m.index); err != nil {
 		return nil, err
 	}
+	m.chainer, _ = m.policy.(evict.Chainer)
+	if p, ok := m.policy.(evict.Partitioned); ok {
+		m.salts = &saltTable{policy: p}
+	}
 	return m, nil
 }
 
@@ -147,7 +153,13 @@ func (m *Manager) object(o *object) Object {
 	return Object{Offset: o.offset, Bytes: m.memory.View(o.offset, o.layout.Bytes())}
 }
 
-func (m *Manager) release(o *object) { m.arena.free(o.offset, m.physical(o.layout)) }
+// release frees the memory of an object of slot s.
+func (m *Manager) release(s uint32, o *object) {
+	m.arena.free(o.offset, m.physical(o.layout))
+	if m.salts != nil {
+		m.salts.add(m.index.Scope(s), -m.physical(o.layout))
+	}
+}
 
 // find returns the key's slot and what it has; nil if it has nothing.
 func (m *Manager) find(k *kv.ObjectKey) (uint32, *slot) {
@@ -298,7 +310,20 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
 		m.tell(m.policy.Reserved, m.told)
 	}
+	if m.chainer != nil && tag == Writer {
+		m.chainer.Chained(keys)
+	}
 	return dst, nil
+}
+
+// Chained tells a policy that wants to know it that the keys stand in one call,
+// each extending the one before it. Reserve says so of what a writer reserves.
+func (m *Manager) Chained(keys []kv.ObjectKey) {
+	if m.chainer != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.chainer.Chained(keys)
+	}
 }
 
 // reserveOne decides about one key. Success with number 0 means that the key
@@ -368,6 +393,9 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 			o.lock(now, m.writeTTL, 1)
 			offsets = offsets[1:]
 			m.told = append(m.told, p.slot)
+			if m.salts != nil {
+				m.salts.add(m.index.Scope(p.slot), m.physical(layout))
+			}
 		}
 		results[p.result].Object = m.object(o)
 	}
@@ -406,7 +434,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 			m.told = append(m.told, s)
 			admitted = append(admitted, keys[i])
 		} else {
-			m.release(&o)
+			m.release(s, &o)
 			// A write that meets the temporary object of a prefetch must not
 			// vanish with it: the object stays, and the stores get the write.
 			if r.state == temporary && o.state == permanent {
@@ -438,8 +466,10 @@ func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
 		if number == 0 {
 			continue
 		}
+		m.index.Retain(s) // across the move
 		o := m.unstage(s, number)
-		m.release(&o)
+		m.release(s, &o)
+		m.index.Release(s)
 		if at.resident.state == absent && at.staged == 0 {
 			m.told = append(m.told, s)
 		}
@@ -522,7 +552,7 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 		if r.locks -= min(r.locks, uint32(n)); r.locks == 0 && r.state == temporary {
 			m.index.Retain(s) // until the policy is told
 			o := m.drop(s)
-			m.release(&o)
+			m.release(s, &o)
 			m.told = append(m.told, s)
 			freed++
 		}
@@ -596,7 +626,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 		case r.state != absent:
 			o := m.drop(s)
 			freed += m.physical(o.layout)
-			m.release(&o)
+			m.release(s, &o)
 			wereResident = append(wereResident, s)
 		case hadStaged:
 			wereStaged = append(wereStaged, s)
@@ -626,7 +656,7 @@ func (m *Manager) freeStagedObjects(s uint32, at *slot, now int64, force bool) (
 		if force || !r.live(now) {
 			o := m.unstage(s, number)
 			bytes += m.physical(o.layout)
-			m.release(&o)
+			m.release(s, &o)
 		}
 		number = next
 	}
@@ -647,7 +677,10 @@ const evictBatch = 256
 // Other calls get their turn in between.
 //
 // Source: reference storage-manager.md, section 14.4.
-func (m *Manager) Evict(ratio float64) Evicted {
+func (m *Manager) Evict(ratio float64) Evicted { return m.evict(everything, ratio) }
+
+// evict is Evict among the keys of w.
+func (m *Manager) evict(w whose, ratio float64) Evicted {
 	m.mu.Lock()
 	now := m.clock.Now()
 	for _, s := range slices.Clone(m.orphans) {
@@ -655,13 +688,13 @@ func (m *Manager) Evict(ratio float64) Evicted {
 			m.tell(m.policy.Reserved, []uint32{s})
 		}
 	}
-	n := evict.Target(m.policy.Len(), ratio)
+	n := evict.Target(w.len(m.policy), ratio)
 	m.mu.Unlock()
 	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
 	refused := map[uint32]bool{}
 	for n > 0 {
 		want := min(n, evictBatch)
-		if got := m.evictSome(want, &out, refused); got < want {
+		if got := m.evictSome(w, want, &out, refused); got < want {
 			break // no more that may go
 		}
 		n -= want
@@ -673,11 +706,13 @@ func (m *Manager) Evict(ratio float64) Evicted {
 // evictSome evicts up to n keys, and returns how many the policy gave. A key
 // that is also being written is given, counts, and stays; refused keeps it from
 // being given again.
-func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
+func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]bool) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
-	victims := m.policy.Victims(m.also[:0], n, func(s uint32) bool { return m.evictable(s, now) && !refused[s] })
+	victims := w.victims(m.policy, m.also[:0], n, func(s uint32) bool {
+		return m.evictable(s, now) && !refused[s] && (m.chainer == nil || m.deletable(s, now))
+	})
 	m.also = victims
 	var bytes int64
 	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32) {
@@ -697,6 +732,19 @@ func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
 func (m *Manager) evictable(s uint32, now int64) bool {
 	at := m.slots.At(s)
 	return at.resident.state != absent && !at.resident.live(now) || m.abandoned(at, now)
+}
+
+// deletable reports whether a key that may go can go as a whole. Most policies
+// are told to give one that cannot, as LMCache's do: it counts, and stays. One
+// that orders keys by each other is not: it would take for gone what stays.
+func (m *Manager) deletable(s uint32, now int64) bool {
+	for n := m.slots.At(s).staged; n != 0; n = m.staged.At(n).next {
+		if m.staged.At(n).live(now) {
+			return false
+		}
+	}
+	r := &m.slots.At(s).resident
+	return r.state == absent || !r.live(now)
 }
 
 // abandoned reports whether a key has a reservation that has expired.
@@ -754,6 +802,9 @@ func (m *Manager) Check() error {
 			staged++
 			bytes += m.physical(m.staged.At(n).layout)
 		}
+	}
+	if err := m.salts.check(m); err != nil {
+		return err
 	}
 	if resident != m.resident || staged != m.inFlight || bytes != m.arena.used() {
 		return fmt.Errorf("tables hold %d resident and %d staged objects of %d bytes; counted are %d, %d and %d",
