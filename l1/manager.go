@@ -60,8 +60,8 @@ type Manager struct {
 	policy             evict.Policy
 	chainer            evict.Chainer // policy, if it wants key lists
 	salts              *saltTable    // nil unless the policy is evict.Partitioned
-	orphans            []uint32 // slots with reservations that the policy does not know: see disown
-	resident, inFlight int64    // resident objects; staged objects
+	orphans            []uint32      // slots with reservations that the policy does not know: see disown
+	resident, inFlight int64         // resident objects; staged objects
 
 	// Scratch lists, reused by every call under mu.
 	told    []uint32

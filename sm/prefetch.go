@@ -78,6 +78,15 @@ func (p *prefetch) tag() l1.Tag { return l1.Tag(p.id + 1) }
 func (p *prefetch) lockL1() {
 	p.inL1 = p.m.l1.LockResident(p.keys, p.readers)
 	p.found = p.inL1
+	p.tellChains()
+}
+
+// tellChains shows L1 which keys extend which: a row is a prompt. It says so
+// again when more of them are there.
+func (p *prefetch) tellChains() {
+	for row := range p.grid.rows {
+		p.m.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
+	}
 }
 
 // plan is steps 3 and 4: it decides which cells are served, from where, and
@@ -138,6 +147,9 @@ func (p *prefetch) reserve() {
 				failed = true
 			}
 		}
+	}
+	if len(reserved) > 0 {
+		p.tellChains()
 	}
 	if !failed {
 		return
