@@ -3,9 +3,7 @@ package l1
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/lmcache/lmcache-go/evict"
@@ -44,13 +42,21 @@ const Writer Tag = 0
 // holders: it is live while the count is above 0 and the expiry has not come. No
 // timer runs: an expiry is noticed when somebody looks.
 //
+// Calls that find, lock, read and unlock resident objects hold the gate shared
+// and run side by side; those that reserve, finish, delete and evict hold it
+// alone. What touches say to the policy is kept in order until somebody holds the
+// gate alone, so that calls that follow each other have the outcome that they
+// would have with one lock (docs/adr/0007).
+//
 // Source: reference storage-manager.md, sections 3.1 and 14.2.
 type Manager struct {
 	clock              clock.Clock // immutable after New, as the next three
 	writeTTL, readTTL  int64       // ns
 	align              int64
 	memory             Memory
-	mu                 sync.Mutex // guards all below
+	gate               gate // guards all below but touched; the lock of a resident object also under read
+	read               stripes
+	touched            touches
 	arena              *arena
 	index              kv.Index          // every key that has an object or that the policy tracks
 	slots              kv.Slab[slot]     // by slot of index
@@ -61,9 +67,10 @@ type Manager struct {
 	orphans            []uint32 // slots with reservations that the policy does not know: see disown
 	resident, inFlight int64    // resident objects; staged objects
 
-	// Scratch lists, reused by every call under mu.
+	// Scratch lists, reused by every call that holds the gate alone.
 	told    []uint32
 	also    []uint32
+	found   []uint32
 	pending []pendingWrite
 	offsets []int64
 	codes   []Code
@@ -124,12 +131,22 @@ func New(opt Options) (*Manager, error) {
 
 // Close releases the memory. Objects that were handed out must not be used any more.
 func (m *Manager) Close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	return m.memory.Close()
 }
 
 func (o *object) live(now int64) bool { return o.locks > 0 && now < o.expiry }
+
+// unlock gives n locks back, or as many as there are. It reports false if the
+// lock is not live.
+func (o *object) unlock(now int64, n uint32) bool {
+	if !o.live(now) {
+		return false
+	}
+	o.locks -= min(o.locks, n)
+	return true
+}
 
 // lock takes n locks; what an expired lock had counted is forgotten.
 func (o *object) lock(now, ttl int64, n uint32) {
@@ -270,19 +287,30 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	if mode > kv.ModeAll {
 		return dst, fmt.Errorf("unknown write mode %v", mode)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var mem hashes
+	h := mem.of(keys)
+	m.enter()
+	defer m.gate.unlock()
+	m.found = m.index.AppendSlots(m.found[:0], keys, h)
 	now, first := m.clock.Now(), len(dst)
 	m.pending, m.told = m.pending[:0], m.told[:0]
 	for i := range keys {
-		code, s, number := m.reserveOne(&keys[i], mode, tag, now)
+		s := m.found[i]
+		if s == 0 && len(m.pending) > 0 {
+			s = m.index.FindHash(&keys[i], h[i]) // this call may have given it a slot
+		}
+		code, number := m.reserveOne(s, mode, tag, now)
 		r := WriteResult{Code: code}
 		switch {
 		case code != Success:
 		case number == 0: // absent: memory comes below, for all such keys at once
-			s = m.index.Acquire(&keys[i])
-			number = m.stage(s, tag)
-			m.index.Release(s) // the stage holds it now
+			if s == 0 {
+				s = m.index.Add(&keys[i], h[i])
+				number = m.stage(s, tag)
+				m.index.Release(s) // the stage holds it now
+			} else {
+				number = m.stage(s, tag)
+			}
 			m.pending = append(m.pending, pendingWrite{i, s, number})
 		default:
 			if o := m.staged.At(number); o.layout != 0 {
@@ -301,21 +329,22 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	return dst, nil
 }
 
-// reserveOne decides about one key. Success with number 0 means that the key
-// needs memory. A pending reservation of the same call has no layout yet.
-func (m *Manager) reserveOne(k *kv.ObjectKey, mode kv.WriteMode, tag Tag, now int64) (code Code, s, number uint32) {
-	s, at := m.find(k)
-	if at != nil {
+// reserveOne decides about the key of slot s, 0 if it has none. Success with
+// number 0 means that the key needs memory. A pending reservation of the same
+// call has no layout yet.
+func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (code Code, number uint32) {
+	if s != 0 {
+		at := m.slots.At(s)
 		number = m.stagedBy(at, tag)
 		if number != 0 && m.staged.At(number).layout == 0 {
-			return Success, s, number
+			return Success, number
 		}
 		if number != 0 && m.staged.At(number).live(now) {
-			return KeyNotWritable, s, 0
+			return KeyNotWritable, 0
 		}
 		if r := &at.resident; r.state != absent {
 			if mode == kv.ModeNew || number != 0 || r.state == temporary || r.live(now) {
-				return KeyNotWritable, s, 0
+				return KeyNotWritable, 0
 			}
 			number = m.stage(s, tag)
 			o := m.drop(s)
@@ -323,13 +352,13 @@ func (m *Manager) reserveOne(k *kv.ObjectKey, mode kv.WriteMode, tag Tag, now in
 		}
 		if number != 0 { // an expired reservation, or a resident object's buffer: handed out again
 			m.staged.At(number).lock(now, m.writeTTL, 1)
-			return Success, s, number
+			return Success, number
 		}
 	}
 	if mode == kv.ModeUpdate {
-		return KeyNotWritable, s, 0
+		return KeyNotWritable, 0
 	}
-	return Success, s, 0
+	return Success, 0
 }
 
 // allocate gives memory to the pending keys of a call and adds their slots to
@@ -380,14 +409,17 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 // once; a key that became resident meanwhile keeps that object, and the locks
 // go to it. bytes is the logical size of what was finished.
 func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) (_ []Code, _ []kv.ObjectKey, bytes int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var mem hashes
+	h := mem.of(keys)
+	m.enter()
+	defer m.gate.unlock()
+	m.found = m.index.AppendSlots(m.found[:0], keys, h) // finishing frees no slot and gives none
 	now := m.clock.Now()
 	m.told = m.told[:0]
-	for i := range keys {
-		s, at := m.find(&keys[i])
-		number := uint32(0)
-		if at != nil {
+	for i, s := range m.found {
+		at, number := (*slot)(nil), uint32(0)
+		if s != 0 {
+			at = m.slots.At(s)
 			number = m.stagedBy(at, tag)
 		}
 		switch {
@@ -426,8 +458,8 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 
 // Discard frees the reservations of tag; nobody gets to see them.
 func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	m.told = m.told[:0]
 	for i := range keys {
 		s, at := m.find(&keys[i])
@@ -450,12 +482,21 @@ func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
 // LockResident takes n read locks of every key that is resident, and returns
 // which are.
 func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now, found := m.clock.Now(), kv.NewBitmap(len(keys))
-	for i := range keys {
-		if _, at := m.find(&keys[i]); at != nil && at.resident.state != absent {
-			at.resident.lock(now, m.readTTL, uint32(n))
+	var mem hashes
+	var list slotList
+	h, found := mem.of(keys), kv.NewBitmap(len(keys))
+	m.gate.rlock()
+	defer m.gate.runlock()
+	now := m.clock.Now()
+	for i, s := range m.index.AppendSlots(list[:0], keys, h) {
+		if s == 0 {
+			continue
+		}
+		if r := &m.slots.At(s).resident; r.state != absent {
+			mu := m.read.of(s)
+			mu.Lock()
+			r.lock(now, m.readTTL, uint32(n))
+			mu.Unlock()
 			found.Set(i)
 		}
 	}
@@ -465,16 +506,23 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 // Read appends an outcome for every key to codes and, for each that has a live
 // read lock, its memory to objects. It changes nothing.
 func (m *Manager) Read(codes []Code, objects []Object, keys []kv.ObjectKey) ([]Code, []Object) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var mem hashes
+	var list slotList
+	h := mem.of(keys)
+	m.gate.rlock()
+	defer m.gate.runlock()
 	now := m.clock.Now()
-	for i := range keys {
+	for _, s := range m.index.AppendSlots(list[:0], keys, h) {
 		code := KeyNotExist
-		if _, at := m.find(&keys[i]); at != nil && at.resident.state != absent {
+		if r := m.residentOf(s); r != nil {
 			code = KeyNotReadable
-			if at.resident.live(now) {
+			mu := m.read.of(s)
+			mu.Lock()
+			live := r.live(now)
+			mu.Unlock()
+			if live {
 				code = Success
-				objects = append(objects, m.object(&at.resident))
+				objects = append(objects, m.object(r))
 			}
 		}
 		codes = append(codes, code)
@@ -482,11 +530,21 @@ func (m *Manager) Read(codes []Code, objects []Object, keys []kv.ObjectKey) ([]C
 	return codes, objects
 }
 
+// residentOf returns the resident object of slot s, nil if there is none.
+func (m *Manager) residentOf(s uint32) *object {
+	if s != 0 {
+		if r := &m.slots.At(s).resident; r.state != absent {
+			return r
+		}
+	}
+	return nil
+}
+
 // Reserved appends the memory of the objects that tag has reserved to objects;
 // the zero Object for a key without a reservation.
 func (m *Manager) Reserved(objects []Object, keys []kv.ObjectKey, tag Tag) []Object {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.gate.rlock()
+	defer m.gate.runlock()
 	for i := range keys {
 		var o Object
 		if _, at := m.find(&keys[i]); at != nil {
@@ -503,23 +561,28 @@ func (m *Manager) Reserved(objects []Object, keys []kv.ObjectKey, tag Tag) []Obj
 // codes: KeyNotExist, or KeyInWrongState without a live lock. A temporary object
 // goes with its last lock; freed counts those.
 func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, freed int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	var mem hashes
+	h := mem.of(keys)
+	if codes, ok := m.unlockPermanent(codes, keys, h, n); ok {
+		return codes, 0
+	}
+	m.enter()
+	defer m.gate.unlock()
+	m.found = m.index.AppendSlots(m.found[:0], keys, h) // every slot that goes is retained until the end
 	now := m.clock.Now()
 	m.told = m.told[:0]
-	for i := range keys {
-		s, at := m.find(&keys[i])
-		if at == nil || at.resident.state == absent {
+	for _, s := range m.found {
+		r := m.residentOf(s)
+		if r == nil {
 			codes = append(codes, KeyNotExist)
 			continue
 		}
-		r := &at.resident
-		if !r.live(now) {
+		if !r.unlock(now, uint32(n)) {
 			codes = append(codes, KeyInWrongState)
 			continue
 		}
 		codes = append(codes, Success)
-		if r.locks -= min(r.locks, uint32(n)); r.locks == 0 && r.state == temporary {
+		if r.locks == 0 && r.state == temporary {
 			m.index.Retain(s) // until the policy is told
 			o := m.drop(s)
 			m.release(&o)
@@ -529,6 +592,35 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 	}
 	m.forgetRetained()
 	return codes, freed
+}
+
+// unlockPermanent is Unlock beside other callers. It reports false, and has
+// changed nothing, if one of the objects is temporary and may have to go.
+func (m *Manager) unlockPermanent(codes []Code, keys []kv.ObjectKey, h []kv.KeyHash, n int) (_ []Code, ok bool) {
+	var list slotList
+	m.gate.rlock()
+	defer m.gate.runlock()
+	slots := m.index.AppendSlots(list[:0], keys, h)
+	for _, s := range slots {
+		if r := m.residentOf(s); r != nil && r.state == temporary {
+			return codes, false
+		}
+	}
+	now := m.clock.Now()
+	for _, s := range slots {
+		code := KeyNotExist
+		if r := m.residentOf(s); r != nil {
+			code = KeyInWrongState
+			mu := m.read.of(s)
+			mu.Lock()
+			if r.unlock(now, uint32(n)) {
+				code = Success
+			}
+			mu.Unlock()
+		}
+		codes = append(codes, code)
+	}
+	return codes, true
 }
 
 // forgetRetained tells the policy that the keys of told have left, and drops
@@ -545,27 +637,33 @@ func (m *Manager) forgetRetained() {
 
 // Touch tells the policy that the keys were hit.
 func (m *Manager) Touch(keys []kv.ObjectKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.told = m.told[:0]
-	for i := range keys {
-		if s := m.index.Find(&keys[i]); s != 0 {
-			m.told = append(m.told, s)
-		}
+	var mem hashes
+	var list slotList
+	h := mem.of(keys)
+	m.gate.rlock()
+	full := m.touched.add(m.index.AppendSlots(list[:0], keys, h))
+	m.gate.runlock()
+	if full {
+		m.enter()
+		m.gate.unlock()
 	}
-	m.policy.Touched(m.told)
+}
+
+// enter takes the gate alone, and tells the policy of the touches until now.
+func (m *Manager) enter() {
+	m.gate.lock()
+	m.touched.drain(m.policy)
 }
 
 // Delete removes the keys that no live lock holds and appends an outcome for
 // each to codes; freed is the memory that came back. With force locks do not
 // count.
 func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.also = m.also[:0]
-	for i := range keys {
-		m.also = append(m.also, m.index.Find(&keys[i]))
-	}
+	var mem hashes
+	h := mem.of(keys)
+	m.enter()
+	defer m.gate.unlock()
+	m.also = m.index.AppendSlots(m.also[:0], keys, h)
 	return m.deleteSlots(codes, m.also, force, nil)
 }
 
@@ -639,16 +737,17 @@ type Evicted struct {
 	Bytes int64
 }
 
-// evictBatch is how many keys go under one hold of the lock: some 200 µs, so
-// that a pass over a large tier keeps nobody waiting.
-const evictBatch = 256
+// evictBatch is how many keys go under one hold of the gate: some 30 µs, so
+// that a pass over a large tier keeps nobody waiting for long. A hold of its own
+// costs 0.1 µs.
+const evictBatch = 32
 
 // Evict removes up to a share ratio of the tracked keys, in the policy's order.
 // Other calls get their turn in between.
 //
 // Source: reference storage-manager.md, section 14.4.
 func (m *Manager) Evict(ratio float64) Evicted {
-	m.mu.Lock()
+	m.enter()
 	now := m.clock.Now()
 	for _, s := range slices.Clone(m.orphans) {
 		if m.abandoned(m.slots.At(s), now) {
@@ -656,7 +755,7 @@ func (m *Manager) Evict(ratio float64) Evicted {
 		}
 	}
 	n := evict.Target(m.policy.Len(), ratio)
-	m.mu.Unlock()
+	m.gate.unlock()
 	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
 	refused := map[uint32]bool{}
 	for n > 0 {
@@ -665,7 +764,7 @@ func (m *Manager) Evict(ratio float64) Evicted {
 			break // no more that may go
 		}
 		n -= want
-		runtime.Gosched() // who waits for the lock has it before the next batch
+		m.gate.yield()
 	}
 	return out
 }
@@ -674,11 +773,12 @@ func (m *Manager) Evict(ratio float64) Evicted {
 // that is also being written is given, counts, and stays; refused keeps it from
 // being given again.
 func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	now := m.clock.Now()
 	victims := m.policy.Victims(m.also[:0], n, func(s uint32) bool { return m.evictable(s, now) && !refused[s] })
 	m.also = victims
+	m.index.Prime(victims)
 	var bytes int64
 	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32) {
 		out.Keys = append(out.Keys, m.index.Key(s))
@@ -710,16 +810,32 @@ func (m *Manager) abandoned(at *slot, now int64) bool {
 }
 
 // Clear removes every object that no live lock holds, with force every object.
+// Other calls get their turn in between; what they add meanwhile may stay.
 func (m *Manager) Clear(force bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var all []uint32
-	for s := uint32(1); s <= m.index.Last(); s++ {
-		if at := m.slots.At(s); at.resident.state != absent || at.staged != 0 {
-			all = append(all, s)
+	m.enter()
+	last := m.index.Last()
+	m.gate.unlock()
+	for s := uint32(1); s <= last; {
+		s = m.clearSome(s, last, force)
+		m.gate.yield()
+	}
+}
+
+// clearSome clears slots from first on, up to last at the most, and returns the
+// next.
+func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
+	m.enter()
+	defer m.gate.unlock()
+	m.also = m.also[:0]
+	next = first
+	for ; next <= last && next < first+8*evictBatch && len(m.also) < evictBatch; next++ {
+		if at := m.slots.At(next); at.resident.state != absent || at.staged != 0 {
+			m.also = append(m.also, next)
 		}
 	}
-	m.deleteSlots(nil, all, force, nil)
+	m.index.Prime(m.also)
+	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, nil)
+	return next
 }
 
 // Usage is the present state of the tier.
@@ -730,16 +846,16 @@ type Usage struct {
 
 // Usage returns the present state.
 func (m *Manager) Usage() Usage {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.gate.rlock()
+	defer m.gate.runlock()
 	return Usage{m.arena.used(), m.arena.capacity(), m.resident, m.inFlight}
 }
 
 // Check reports whether the tier's accounting is consistent: the arena with
 // itself, and with the objects.
 func (m *Manager) Check() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	if err := m.arena.check(); err != nil {
 		return err
 	}

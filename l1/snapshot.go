@@ -29,8 +29,8 @@ type Snapshot struct {
 
 // Snapshot returns the present state.
 func (m *Manager) Snapshot() Snapshot {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	now := m.clock.Now()
 	var s Snapshot
 	for i := uint32(1); i <= m.index.Last(); i++ {
