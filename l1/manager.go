@@ -1,8 +1,10 @@
 package l1
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -100,6 +102,7 @@ type object struct {
 	layout kv.Layout
 	locks  uint32
 	state  state
+	pins   uint16 // tasks of stores that read the memory; see Pin
 }
 
 // reserved is a staged object.
@@ -137,6 +140,9 @@ func (m *Manager) Close() error {
 }
 
 func (o *object) live(now int64) bool { return o.locks > 0 && now < o.expiry }
+
+// held reports whether the object must stay where it is.
+func (o *object) held(now int64) bool { return o.pins > 0 || o.live(now) }
 
 // unlock gives n locks back, or as many as there are. It reports false if the
 // lock is not live.
@@ -222,7 +228,7 @@ func (m *Manager) unstage(s, number uint32) object {
 
 // admit makes o the resident object of s.
 func (m *Manager) admit(s uint32, o object) {
-	o.locks, o.expiry = 0, 0
+	o.locks, o.expiry, o.pins = 0, 0, 0
 	m.slots.At(s).resident = o
 	m.index.Retain(s)
 	m.resident++
@@ -343,7 +349,7 @@ func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (c
 			return KeyNotWritable, 0
 		}
 		if r := &at.resident; r.state != absent {
-			if mode == kv.ModeNew || number != 0 || r.state == temporary || r.live(now) {
+			if mode == kv.ModeNew || number != 0 || r.state == temporary || r.held(now) {
 				return KeyNotWritable, 0
 			}
 			number = m.stage(s, tag)
@@ -351,7 +357,7 @@ func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (c
 			m.staged.At(number).object = o
 		}
 		if number != 0 { // an expired reservation, or a resident object's buffer: handed out again
-			m.staged.At(number).lock(now, m.writeTTL, 1)
+			m.lockWrite(&m.staged.At(number).object, tag, now)
 			return Success, number
 		}
 	}
@@ -359,6 +365,17 @@ func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (c
 		return KeyNotWritable, 0
 	}
 	return Success, 0
+}
+
+// lockWrite locks a reservation. A caller's lapses. That of a prefetch ends with
+// the load that it was made for, however long that takes: a store may write the
+// memory until then, so it must not become another object's.
+func (m *Manager) lockWrite(o *object, tag Tag, now int64) {
+	ttl := m.writeTTL
+	if tag != Writer {
+		ttl = math.MaxInt64 - now
+	}
+	o.lock(now, ttl, 1)
 }
 
 // allocate gives memory to the pending keys of a call and adds their slots to
@@ -394,7 +411,7 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 		o := &m.staged.At(p.number).object
 		if p.slot != 0 {
 			*o = object{offset: offsets[0], layout: layout, state: st}
-			o.lock(now, m.writeTTL, 1)
+			m.lockWrite(o, m.staged.At(p.number).tag, now)
 			offsets = offsets[1:]
 			m.told = append(m.told, p.slot)
 		}
@@ -489,10 +506,7 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 	defer m.gate.runlock()
 	now := m.clock.Now()
 	for i, s := range m.index.AppendSlots(list[:0], keys, h) {
-		if s == 0 {
-			continue
-		}
-		if r := &m.slots.At(s).resident; r.state != absent {
+		if r := m.residentOf(s); r != nil {
 			mu := m.read.of(s)
 			mu.Lock()
 			r.lock(now, m.readTTL, uint32(n))
@@ -557,6 +571,69 @@ func (m *Manager) Reserved(objects []Object, keys []kv.ObjectKey, tag Tag) []Obj
 	return objects
 }
 
+// Pin takes a read lock of every key that is resident, and keeps its object in
+// place until Unpin even if the lock lapses before: a store that hangs would
+// otherwise read memory that has become another object's. It returns which keys
+// it holds.
+func (m *Manager) Pin(keys []kv.ObjectKey) kv.Bitmap {
+	var mem hashes
+	var list slotList
+	h, found := mem.of(keys), kv.NewBitmap(len(keys))
+	m.gate.rlock()
+	defer m.gate.runlock()
+	now := m.clock.Now()
+	for i, s := range m.index.AppendSlots(list[:0], keys, h) {
+		if r := m.residentOf(s); r != nil {
+			mu := m.read.of(s)
+			mu.Lock()
+			if r.pins < math.MaxUint16 {
+				r.lock(now, m.readTTL, 1)
+				r.pins++
+				found.Set(i)
+			}
+			mu.Unlock()
+		}
+	}
+	return found
+}
+
+// Unpin undoes a Pin of keys that it held, made at time pinned: the objects may
+// go, and the lock is given back unless it may have lapsed; it would be another's
+// by now. freed is as Unlock's.
+func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
+	m.enter()
+	defer m.gate.unlock()
+	m.told = m.told[:0]
+	now := m.clock.Now()
+	for i := range keys {
+		s := m.index.Find(&keys[i])
+		r := m.residentOf(s)
+		if r == nil { // cleared by force
+			continue
+		}
+		r.pins -= min(r.pins, 1)
+		if now-pinned < m.readTTL {
+			r.unlock(now, 1)
+		}
+		freed += m.dropUnused(s, r)
+	}
+	m.forgetRetained()
+	return freed
+}
+
+// dropUnused frees a temporary object that nobody has locked, and reports 1 if
+// it did. Its slot is retained, and told has it.
+func (m *Manager) dropUnused(s uint32, r *object) int {
+	if r.state != temporary || r.locks > 0 || r.pins > 0 {
+		return 0
+	}
+	m.index.Retain(s) // until the policy is told
+	o := m.drop(s)
+	m.release(&o)
+	m.told = append(m.told, s)
+	return 1
+}
+
 // Unlock releases n read locks of every key and appends an outcome for each to
 // codes: KeyNotExist, or KeyInWrongState without a live lock. A temporary object
 // goes with its last lock; freed counts those.
@@ -582,13 +659,7 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 			continue
 		}
 		codes = append(codes, Success)
-		if r.locks == 0 && r.state == temporary {
-			m.index.Retain(s) // until the policy is told
-			o := m.drop(s)
-			m.release(&o)
-			m.told = append(m.told, s)
-			freed++
-		}
+		freed += m.dropUnused(s, r)
 	}
 	m.forgetRetained()
 	return codes, freed
@@ -687,7 +758,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 		bytes := m.freeStagedObjects(s, at, now, force)
 		freed += bytes
 		switch r := &at.resident; {
-		case at.staged != 0, r.state != absent && r.live(now) && !force:
+		case at.staged != 0, r.state != absent && r.held(now) && !force:
 			codes = append(codes, KeyIsLocked)
 			m.index.Release(s)
 			continue
@@ -796,7 +867,7 @@ func (m *Manager) evictSome(n int, out *Evicted, refused map[uint32]bool) int {
 // without a live read lock, or a reservation whose lock has expired.
 func (m *Manager) evictable(s uint32, now int64) bool {
 	at := m.slots.At(s)
-	return at.resident.state != absent && !at.resident.live(now) || m.abandoned(at, now)
+	return at.resident.state != absent && !at.resident.held(now) || m.abandoned(at, now)
 }
 
 // abandoned reports whether a key has a reservation that has expired.
@@ -852,28 +923,46 @@ func (m *Manager) Usage() Usage {
 }
 
 // Check reports whether the tier's accounting is consistent: the arena with
-// itself, and with the objects.
+// itself, and with the objects, which overlap neither each other nor a hole.
 func (m *Manager) Check() error {
 	m.enter()
 	defer m.gate.unlock()
 	if err := m.arena.check(); err != nil {
 		return err
 	}
+	type extent struct{ start, length int64 }
+	var taken []extent
 	var bytes, resident, staged int64
+	add := func(o *object) {
+		taken = append(taken, extent{o.offset, m.physical(o.layout)})
+		bytes += m.physical(o.layout)
+	}
 	for s := uint32(1); s <= m.index.Last(); s++ {
 		at := m.slots.At(s)
 		if at.resident.state != absent {
 			resident++
-			bytes += m.physical(at.resident.layout)
+			add(&at.resident)
 		}
 		for n := at.staged; n != 0; n = m.staged.At(n).next {
 			staged++
-			bytes += m.physical(m.staged.At(n).layout)
+			add(&m.staged.At(n).object)
 		}
 	}
 	if resident != m.resident || staged != m.inFlight || bytes != m.arena.used() {
 		return fmt.Errorf("tables hold %d resident and %d staged objects of %d bytes; counted are %d, %d and %d",
 			resident, staged, bytes, m.resident, m.inFlight, m.arena.used())
 	}
-	return nil
+	err := m.arena.holes.check(func(start, length int64) error {
+		taken = append(taken, extent{start, length})
+		return nil
+	})
+	slices.SortFunc(taken, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
+	end := int64(0)
+	for _, e := range taken { // with the sums right, a gap is an overlap elsewhere
+		if e.start < end {
+			return fmt.Errorf("the %d bytes at %d begin before %d, where others end", e.length, e.start, end)
+		}
+		end = e.start + e.length
+	}
+	return err
 }

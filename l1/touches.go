@@ -17,8 +17,8 @@ type (
 
 func (h *hashes) of(keys []kv.ObjectKey) []kv.KeyHash { return kv.AppendHashes(h[:0], keys) }
 
-// maxTouches bounds what touches keep: so many are told in some 50 µs.
-const maxTouches = 512
+// maxTouches bounds what touches keep: so many are told in some 30 µs.
+const maxTouches = 256
 
 // touches keeps what calls that hold the gate shared have to say to the policy,
 // in their order. Slots in it stay those of the same keys: no slot is freed
