@@ -392,6 +392,13 @@ func (m *Manager) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int
 	return codes, freed
 }
 
+// unpin ends a store task's hold of its keys.
+func (m *Manager) unpin(t *storeTask) {
+	if freed := m.l1.Unpin(t.keys(), t.pinnedNS); freed > 0 {
+		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(freed) })
+	}
+}
+
 // EvictOnce runs one eviction cycle and returns the keys that it removed, in
 // the policy's order; nil if L1 is below the watermark.
 func (m *Manager) EvictOnce() []kv.ObjectKey { return m.eviction.cycle() }
