@@ -20,6 +20,7 @@ const evictionInterval = time.Second
 // Source: reference storage-manager.md, sections 5.1 and 14.4.
 type evictionController struct {
 	m    *Manager
+	tier *tier
 	task clock.Task // nil with manual eviction
 
 	// Owned by the step: when the next cycle runs, and the next usage line.
@@ -36,7 +37,7 @@ func (c *evictionController) step(now int64) (next int64) {
 		c.cycle()
 		if c.m.cfg.ExtraLogging && now >= c.report {
 			c.report = now + int64(c.m.cfg.ExtraLoggingInterval*float64(time.Second))
-			u := c.m.l1.Usage()
+			u := c.tier.l1.Usage()
 			c.m.log.Info(fmt.Sprintf("L1 memory usage: %.2f/%.2f GiB (%.1f%%)", float64(u.UsedBytes)/gib, float64(u.CapacityBytes)/gib, 100*usedShare(u)))
 		}
 		c.due = c.m.clock.Now() + int64(evictionInterval)
@@ -46,7 +47,8 @@ func (c *evictionController) step(now int64) (next int64) {
 
 // cycle runs one cycle and returns the keys that went.
 func (c *evictionController) cycle() []kv.ObjectKey {
-	used, watermark := usedShare(c.m.l1.Usage()), c.m.cfg.Eviction.Watermark
+	defer c.m.survive("L1 eviction", nil)
+	used, watermark := usedShare(c.tier.l1.Usage()), c.tier.cfg.Eviction.Watermark
 	if used < watermark {
 		if c.m.log.Enabled(context.Background(), slog.LevelDebug) {
 			c.m.log.Debug(fmt.Sprintf("L1 memory usage %.2f below watermark %.2f; skipping eviction.", used, watermark))
@@ -56,7 +58,7 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 	if c.m.log.Enabled(context.Background(), slog.LevelInfo) {
 		c.m.log.Info(fmt.Sprintf("L1 memory usage %.2f above watermark %.2f; triggering eviction.", used, watermark))
 	}
-	out := c.m.l1.Evict(c.m.cfg.Eviction.Ratio)
+	out := c.tier.l1.Evict(c.tier.cfg.Eviction.Ratio)
 	c.m.count(func(s *Stats) {
 		s.EvictionPasses++
 		s.EvictedKeys += int64(len(out.Keys))

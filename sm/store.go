@@ -15,7 +15,8 @@ import (
 //
 // Source: reference storage-manager.md, sections 6 and 14.5.
 type storeController struct {
-	m    *Manager
+	m    *Manager // immutable, as the next two
+	tier *tier    // copies what is written there to its stores
 	task clock.Task
 
 	mu      sync.Mutex
@@ -59,7 +60,7 @@ func (c *storeController) start() {
 
 // queue takes over keys that became resident. It never waits.
 func (c *storeController) queue(keys []kv.ObjectKey) {
-	if len(keys) == 0 || len(c.m.adapters) == 0 {
+	if len(keys) == 0 || len(c.tier.adapters) == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -76,7 +77,8 @@ func (c *storeController) step(int64) (next int64) {
 	for _, group := range groupByRank(keys) {
 		c.submit(group)
 	}
-	for i, a := range c.m.adapters {
+	for _, i := range c.tier.adapters {
+		a := c.m.adapters[i]
 		for _, res := range a.PopStores() {
 			id := storeID{i, res.ID}
 			if t := c.inFlight[id]; t != nil {
@@ -112,9 +114,9 @@ func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
 
 func (c *storeController) submit(keys []kv.ObjectKey) {
 	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
-	for i, a := range c.m.adapters {
+	for _, i := range c.tier.adapters {
 		t := &storeTask{group: g}
-		locked := c.m.l1.LockResident(keys, 1)
+		locked := c.tier.l1.LockResident(keys, 1)
 		for k := range keys {
 			if locked.Test(k) { // else it was evicted before its turn
 				t.held = append(t.held, k)
@@ -124,9 +126,9 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 			continue
 		}
 		held := t.keys()
-		c.codes, c.views = c.m.l1.Read(c.codes[:0], c.views[:0], held)
+		c.codes, c.views = c.tier.l1.Read(c.codes[:0], c.views[:0], held)
 		g.running++
-		c.inFlight[storeID{i, a.SubmitStore(objects(held, c.views))}] = t
+		c.inFlight[storeID{i, c.m.adapters[i].SubmitStore(objects(held, c.views))}] = t
 	}
 }
 
@@ -138,9 +140,15 @@ func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
 	return out
 }
 
+// unlock releases the locks of a task. A temporary object may go with it.
+func (c *storeController) unlock(t *storeTask) {
+	_, freed := c.tier.l1.Unlock(nil, t.keys(), 1)
+	c.m.countFreed(freed)
+}
+
 func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
 	g := t.group
-	c.m.unlock(t.keys(), 1)
+	c.unlock(t)
 	if res.Err != nil {
 		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
 	} else {
@@ -161,7 +169,7 @@ func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResul
 				stored = append(stored, g.keys[k])
 			}
 		}
-		c.m.l1.Delete(nil, stored, false)
+		c.tier.l1.Delete(nil, stored, false)
 	}
 }
 
@@ -170,6 +178,6 @@ func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
 		delete(c.inFlight, id)
-		c.m.unlock(t.keys(), 1)
+		c.unlock(t)
 	}
 }
