@@ -19,6 +19,14 @@ type L1Manager struct {
 // DefaultTag is the tag of an L1 that is the only one.
 const DefaultTag = "_default"
 
+// about says which L1 an error is about, where there can be a doubt.
+func (t L1Manager) about(err error) error {
+	if t.Tag == DefaultTag {
+		return err
+	}
+	return fmt.Errorf("L1 %s: %w", t.Tag, err)
+}
+
 // maxL1Managers bounds the L1s; nobody has as many kinds of memory.
 const maxL1Managers = 64
 
@@ -193,7 +201,7 @@ func integer(v any) (int64, bool) {
 	return n, err == nil && float64(n) == f
 }
 
-// validateTier checks one of several L1s; its messages name the field instead of
+// validate checks one of several L1s; its messages name the field instead of
 // the flag that a single L1 has.
 func (t L1Manager) validate() error {
 	if t.Eviction.Policy == "" {

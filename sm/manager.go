@@ -91,7 +91,7 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	for _, c := range cfg.Tiers() {
 		t, err := m.newTier(c, opt.Memory)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("L1 %s: %w", c.Tag, err), m.Close())
+			return nil, errors.Join(c.about(err), m.Close())
 		}
 		t.store.start()
 		m.tiers = append(m.tiers, t)

@@ -2,7 +2,6 @@ package sm
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/lmcache/lmcache-go/kv"
@@ -254,7 +253,7 @@ func (ts tiers) check() error {
 	var errs []error
 	for _, t := range ts {
 		if err := t.l1.Check(); err != nil {
-			errs = append(errs, fmt.Errorf("L1 %s: %w", t.cfg.Tag, err))
+			errs = append(errs, t.cfg.about(err))
 		}
 	}
 	return errors.Join(errs...)
