@@ -5,6 +5,7 @@ import (
 	"github.com/lmcache/lmcache-go/l2/faultinject"
 	"github.com/lmcache/lmcache-go/l2/fs"
 	"github.com/lmcache/lmcache-go/l2/mock"
+	"github.com/lmcache/lmcache-go/l2/rawblock"
 )
 
 // adapterKinds are the L2 adapters of this program.
@@ -13,6 +14,7 @@ var adapterKinds = func() l2.Registry {
 		"fs":        fs.Kind,
 		"fs_native": fs.NativeKind,
 		"mock":      mock.Kind,
+		"raw_block": rawblock.Kind,
 	}
 	kinds["fault_inject"] = faultinject.Kind(kinds)
 	return kinds

@@ -398,10 +398,9 @@ func concurrent(t *testing.T, s Subject) {
 	r := s.rig(t, false)
 	objects := some(t, 24, 2500)
 	var wg sync.WaitGroup
-	type ids struct{ stores, lookups, loads int }
-	var mu sync.Mutex // guards sum
-	var sum ids
-	var done = make(chan struct{})
+	var mu sync.Mutex // guards running
+	running := 0      // store tasks without a result
+	done := make(chan struct{})
 	results := sync.WaitGroup{}
 	results.Add(1)
 	go func() { // takes store results while they come
@@ -415,8 +414,8 @@ func concurrent(t *testing.T, s Subject) {
 				n++
 			}
 			mu.Lock()
-			sum.stores -= n
-			left := sum.stores
+			running -= n
+			left := running
 			mu.Unlock()
 			select {
 			case <-done:
@@ -441,7 +440,7 @@ func concurrent(t *testing.T, s Subject) {
 				switch rng.IntN(5) {
 				case 0, 1:
 					mu.Lock()
-					sum.stores++
+					running++
 					mu.Unlock()
 					r.SubmitStore(picked)
 				case 2:
