@@ -2,8 +2,20 @@ package main
 
 import (
 	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/l2/faultinject"
+	"github.com/lmcache/lmcache-go/l2/fs"
 	"github.com/lmcache/lmcache-go/l2/mock"
+	"github.com/lmcache/lmcache-go/l2/rawblock"
 )
 
 // adapterKinds are the L2 adapters of this program.
-var adapterKinds = l2.Registry{"mock": mock.Kind}
+var adapterKinds = func() l2.Registry {
+	kinds := l2.Registry{
+		"fs":        fs.Kind,
+		"fs_native": fs.NativeKind,
+		"mock":      mock.Kind,
+		"raw_block": rawblock.Kind,
+	}
+	kinds["fault_inject"] = faultinject.Kind(kinds)
+	return kinds
+}()
