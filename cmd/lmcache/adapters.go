@@ -6,6 +6,7 @@ import (
 	"github.com/lmcache/lmcache-go/l2/fs"
 	"github.com/lmcache/lmcache-go/l2/mock"
 	"github.com/lmcache/lmcache-go/l2/rawblock"
+	"github.com/lmcache/lmcache-go/l2/s3"
 )
 
 // adapterKinds are the L2 adapters of this program.
@@ -15,6 +16,7 @@ var adapterKinds = func() l2.Registry {
 		"fs_native": fs.NativeKind,
 		"mock":      mock.Kind,
 		"raw_block": rawblock.Kind,
+		"s3":        s3.Kind,
 	}
 	kinds["fault_inject"] = faultinject.Kind(kinds)
 	return kinds
