@@ -101,7 +101,7 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	m.eviction.m, m.store.m, m.prefetch.m = m, m, m
 	m.store.start()
 	m.prefetch.start()
-	env := l2.Env{Clock: opt.Clock, NoPayload: opt.Memory == ScratchMemory, Notify: func() {
+	env := l2.Env{Clock: opt.Clock, NoPayload: opt.Memory == ScratchMemory, Log: m.log, Notify: func() {
 		m.store.task.Wake()
 		m.prefetch.task.Wake()
 	}}
