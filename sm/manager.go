@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -50,6 +51,7 @@ type Manager struct {
 	tracer   *trace.Recorder
 	log      *slog.Logger
 	l1       *l1.Manager
+	quotas   evict.Quotas
 	adapters []l2.Adapter
 	eviction evictionController
 	store    storeController
@@ -82,6 +84,9 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
+	}
+	if err := m.setQuotas(cfg.Quotas); err != nil {
+		return nil, err
 	}
 	var memory l1.Memory = new(l1.Scratch)
 	if opt.Memory == RealMemory {
@@ -387,9 +392,20 @@ func (m *Manager) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int
 	return codes, freed
 }
 
+// unpin ends a store task's hold of its keys.
+func (m *Manager) unpin(t *storeTask) {
+	if freed := m.l1.Unpin(t.keys(), t.pinnedNS); freed > 0 {
+		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(freed) })
+	}
+}
+
 // EvictOnce runs one eviction cycle and returns the keys that it removed, in
 // the policy's order; nil if L1 is below the watermark.
 func (m *Manager) EvictOnce() []kv.ObjectKey { return m.eviction.cycle() }
+
+// Quotas returns the budgets of salts, which may be changed at any time; the next
+// cycle of eviction heeds them.
+func (m *Manager) Quotas() *evict.Quotas { return &m.quotas }
 
 // Clear drops the objects of L1 that no live lock holds, or with force all.
 // Stores below are not touched.

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"sync"
+	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -34,6 +35,8 @@ type prefetch struct {
 	readers int
 	lock    kv.LockMode
 	call    trace.CallToken // of the submission
+
+	lockedNS int64 // when the locks of inL1 were taken
 
 	inL1   kv.Bitmap // resident and locked by this request at step 1
 	served kv.Bitmap // planned from L1: still locked
@@ -76,8 +79,42 @@ func (p *prefetch) tag() l1.Tag { return l1.Tag(p.id + 1) }
 
 // lockL1 is step 1.
 func (p *prefetch) lockL1() {
+	p.lockedNS = p.m.clock.Now()
 	p.inL1 = p.m.l1.LockResident(p.keys, p.readers)
 	p.found = p.inL1
+	p.tellChains()
+}
+
+// tellChains shows L1 which keys extend which: a row is a prompt. It says so
+// again when more of them are there.
+func (p *prefetch) tellChains() {
+	for row := range p.grid.rows {
+		p.m.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
+	}
+}
+
+// relock takes the request's locks anew if stores took so long that they may
+// have lapsed. Keys that went meanwhile are hits no more, and locks that lapsed
+// are not given back: those would be another request's by now.
+func (p *prefetch) relock() {
+	now := p.m.clock.Now()
+	if now-p.lockedNS < p.m.cfg.L1.ReadTTLSeconds*int64(time.Second) || p.inL1.Count() == 0 {
+		return
+	}
+	var cells []int
+	for c := range p.keys {
+		if p.inL1.Test(c) {
+			cells = append(cells, c)
+		}
+	}
+	p.lockedNS, p.inL1 = now, kv.NewBitmap(len(p.keys))
+	locked := p.m.l1.LockResident(p.at(cells), p.readers)
+	for i, c := range cells {
+		if locked.Test(i) {
+			p.inL1.Set(c)
+		}
+	}
+	p.served = p.inL1
 }
 
 // plan is steps 3 and 4: it decides which cells are served, from where, and
@@ -138,6 +175,9 @@ func (p *prefetch) reserve() {
 				failed = true
 			}
 		}
+	}
+	if len(reserved) > 0 {
+		p.tellChains()
 	}
 	if !failed {
 		return
@@ -251,6 +291,7 @@ func (p *prefetch) loadedBefore(cells []int, c int) bool {
 
 // finish is steps 8 and 9.
 func (p *prefetch) finish() *PrefetchResult {
+	p.relock()
 	locked := p.served.Clone()
 	for c := range p.keys {
 		if p.loaded.Test(c) {
@@ -358,6 +399,7 @@ func (c *prefetchController) advance(p *prefetch) bool {
 				}
 			}
 		}
+		p.relock()
 		p.found = p.inL1.Clone()
 		for a := range p.lookups {
 			for cell := range p.keys {
