@@ -1,6 +1,9 @@
 package l2
 
 import (
+	"errors"
+	"log/slog"
+
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 )
@@ -82,4 +85,11 @@ type Env struct {
 	// adapter that keeps objects in memory keeps their sizes only, and a load
 	// leaves the bytes of objects alone.
 	NoPayload bool
+	// Log is for what no result says, such as that the store is down;
+	// discarded if nil. An outage is a line at its start and one at its end.
+	Log *slog.Logger
 }
+
+// ErrReported is wrapped by the error of a store task that needs no line in the
+// log: the adapter has written one for all tasks of an outage.
+var ErrReported = errors.New("reported by the adapter")

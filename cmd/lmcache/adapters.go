@@ -6,6 +6,7 @@ import (
 	"github.com/lmcache/lmcache-go/l2/fs"
 	"github.com/lmcache/lmcache-go/l2/mock"
 	"github.com/lmcache/lmcache-go/l2/rawblock"
+	"github.com/lmcache/lmcache-go/l2/resp"
 	"github.com/lmcache/lmcache-go/l2/s3"
 )
 
@@ -16,7 +17,9 @@ var adapterKinds = func() l2.Registry {
 		"fs_native": fs.NativeKind,
 		"mock":      mock.Kind,
 		"raw_block": rawblock.Kind,
+		"resp":      resp.Kind,
 		"s3":        s3.Kind,
+		"valkey":    resp.Valkey,
 	}
 	kinds["fault_inject"] = faultinject.Kind(kinds)
 	return kinds
