@@ -163,7 +163,7 @@ func (a *Adapter) readEviction(v any) error {
 	}
 	policy, _ := fields["eviction_policy"].(string)
 	if !slices.Contains(EvictionPolicies, policy) {
-		return fmt.Errorf("eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', or 'noop', got %s",
+		return fmt.Errorf("eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', 'noop', 'S3FIFO', or 'LeafLRU', got %s",
 			pyRepr(fields["eviction_policy"]))
 	}
 	if !slices.Contains(evict.Names(), policy) {

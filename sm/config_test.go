@@ -211,8 +211,19 @@ func TestValidate(t *testing.T) {
 		{"alignment", func(c *sm.Config) { c.L1.AlignBytes = 4095 }, "--l1-align-bytes: invalid value: 4095 (allowed: a power of two from 1 to 1073741824)"},
 		{"ttl", func(c *sm.Config) { c.L1.ReadTTLSeconds = -1 }, "--l1-read-ttl-seconds: invalid value: -1 (allowed: 0 to 2305843009)"},
 		{"ttl overflow", func(c *sm.Config) { c.L1.WriteTTLSeconds = math.MaxInt64 }, "--l1-write-ttl-seconds: invalid value: 9223372036854775807 (allowed: 0 to 2305843009)"},
-		{"no policy", func(c *sm.Config) { c.Eviction.Policy = "" }, `--eviction-policy: invalid value: "" (allowed: LRU, ARC, IsolatedLRU, noop)`},
-		{"later policy", func(c *sm.Config) { c.Eviction.Policy = "IsolatedLRU" }, "--eviction-policy IsolatedLRU is not supported in this build"},
+		{"no policy", func(c *sm.Config) { c.Eviction.Policy = "" }, `--eviction-policy: invalid value: "" (allowed: LRU, ARC, IsolatedLRU, noop, S3FIFO, LeafLRU)`},
+		{"isolated", func(c *sm.Config) { c.Eviction.Policy = "IsolatedLRU" }, ""},
+		{"ours", func(c *sm.Config) { c.Eviction.Policy = "LeafLRU" }, ""},
+		{"quotas", func(c *sm.Config) {
+			c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"", 1}, {"a", 0}}
+		}, ""},
+		{"quota that nothing heeds", func(c *sm.Config) { c.Quotas = []sm.Quota{{"a", 3 << 29}} },
+			"--quota: invalid value: 'a=1.5' (allowed: with --eviction-policy IsolatedLRU, or with an --l2-adapter whose eviction_policy is IsolatedLRU)"},
+		{"quota twice", func(c *sm.Config) {
+			c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"", 1}, {"", 2}}
+		}, "--quota: invalid value: _default (allowed: each salt once)"},
+		{"negative quota", func(c *sm.Config) { c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"b", -1}} },
+			"--quota: invalid value: b=-1 bytes (allowed: SALT=GB, _default for the empty salt; GB 0 or more, below 2^33 (8 EiB))"},
 		{"watermark", func(c *sm.Config) { c.Eviction.Watermark = -1 }, "--eviction-trigger-watermark: invalid value: -1 (allowed: 0 or more, finite)"},
 		{"watermark NaN", func(c *sm.Config) { c.Eviction.Watermark = math.NaN() }, "--eviction-trigger-watermark: invalid value: NaN (allowed: 0 or more, finite)"},
 		{"ratio", func(c *sm.Config) { c.Eviction.Ratio = -0.1 }, "--eviction-ratio: invalid value: -0.1 (allowed: 0 or more, finite)"},
@@ -262,7 +273,7 @@ func TestAdapters(t *testing.T) {
 		{`{"type":"mock","max_size_gb":"1","mock_bandwidth_gb":1}`, "--l2-adapter #1 ('mock'): max_size_gb must be a positive number"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1e999}`, "--l2-adapter #1 ('mock'): mock_bandwidth_gb must be a positive number"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"FIFO"}}`,
-			"--l2-adapter #1 ('mock'): eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', or 'noop', got 'FIFO'"},
+			"--l2-adapter #1 ('mock'): eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', 'noop', 'S3FIFO', or 'LeafLRU', got 'FIFO'"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"noop","eviction_ratio":-2}}`,
 			"--l2-adapter #1 ('mock'): eviction.eviction_ratio must be a number 0 or more, finite, got -2"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"LRU"}}`,

@@ -133,6 +133,7 @@ var settingDefaults = map[string]any{
 	"prefetch_inflight_watermark":           0.5,
 	"prefetch_max_in_flight":                8,
 	"prefetch_policy":                       "default",
+	"quotas":                                nil,
 	"store_policy":                          "default",
 }
 

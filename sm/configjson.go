@@ -9,14 +9,16 @@ import (
 )
 
 // JSON returns the configuration as LMCache 0.4.4 to 0.4.6 record it, so that
-// the flags of the user documentation give the digest that it shows. Two things
+// the flags of the user documentation give the digest that it shows. Things
 // that this form has no place for are kept all the same:
 //
 //   - an adapter is its JSON object (LMCache writes the address of a Python
 //     object), without the values of its credentials: a trace file is not
 //     encrypted;
 //   - a setting of a later release is added, under that release's name, when it
-//     is not at its default: several L1s, or one with a tag, as 0.5.6 has them.
+//     is not at its default: several L1s, or one with a tag, as 0.5.6 has them;
+//   - quotas, which LMCache keeps out of its configuration, are added when there
+//     are any: bytes by salt, _default for the empty one.
 //
 // An adapter that is no JSON object is written as a string.
 //
@@ -58,6 +60,13 @@ func (c Config) object() map[string]any {
 			list[i] = one
 		}
 		object["l1_manager_config"], object["l1_manager_configs"] = list[0], list
+	}
+	if len(c.Quotas) > 0 {
+		quotas := map[string]any{}
+		for _, q := range c.Quotas {
+			quotas[q.name()] = q.LimitBytes
+		}
+		object["quotas"] = quotas
 	}
 	return object
 }

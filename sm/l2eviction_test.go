@@ -56,7 +56,7 @@ func TestStoreThatEvictsNothing(t *testing.T) {
 
 // What a lookup has locked stays until it is unlocked, and the others go.
 func TestL2EvictionLeavesWhatIsLocked(t *testing.T) {
-	f := &stubStore{}
+	f := &stubStore{capacity: 4}
 	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU", "eviction_ratio": 0.5}`, nil)
 	r.write(span(0, 4))
 	r.clk.Settle()
@@ -98,7 +98,7 @@ func TestL2BytesBySalt(t *testing.T) {
 
 // A store that was not empty at the start is evicted from, too.
 func TestL2EvictionOfWhatWasThere(t *testing.T) {
-	f := &stubStore{found: span(0, 4)}
+	f := &stubStore{capacity: 4, found: span(0, 4)}
 	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU"}`, nil)
 	if n := r.EvictL2Once(); n != 1 {
 		t.Errorf("%d keys went; want 1", n)
@@ -109,7 +109,7 @@ func TestL2EvictionOfWhatWasThere(t *testing.T) {
 // TestEvictionSurvivesAPanic: in LMCache an exception in a cycle ends the
 // thread, and the tier stays full.
 func TestEvictionSurvivesAPanic(t *testing.T) {
-	f := &stubStore{found: span(0, 4), panics: "Delete"}
+	f := &stubStore{capacity: 4, found: span(0, 4), panics: "Delete"}
 	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU"}`, nil)
 	r.sleep(time.Second)
 	if got := f.keys(); got != "0 1 2 3" || !strings.Contains(r.log.String(), "L2 eviction from stub: Delete") {
@@ -118,4 +118,29 @@ func TestEvictionSurvivesAPanic(t *testing.T) {
 	f.panics = ""
 	r.sleep(time.Second)
 	r.expect("the next cycle runs", f.keys(), "0 1 2")
+}
+
+// Under IsolatedLRU a salt loses a share of its keys at the watermark of its
+// quota, and all of them without one, whether the store has a capacity or not.
+func TestL2Quotas(t *testing.T) {
+	for _, capacity := range []int64{0, 100} {
+		f := &stubStore{capacity: capacity}
+		r := newStubRig(t, f, `"eviction": {"eviction_policy": "IsolatedLRU", "trigger_watermark": 0.8, "eviction_ratio": 0.5}`, func(c *sm.Config) {
+			c.Quotas = []sm.Quota{{Salt: "alice", LimitBytes: 5 * objectBytes}, {Salt: "bob", LimitBytes: 5 * objectBytes}}
+		})
+		salted := func(salt string, list []kv.ObjectKey) []kv.ObjectKey {
+			for i := range list {
+				list[i].Scope, _ = kv.InternScope("", salt)
+			}
+			return list
+		}
+		r.write(salted("alice", span(0, 4)))
+		r.write(salted("bob", span(0, 3)))
+		r.write(salted("", span(0, 2)))
+		r.clk.Settle()
+		if n := r.EvictL2Once(); n != 4 {
+			t.Errorf("capacity %d: %d keys went; want 2 of alice's 4, none of bob's 3, both of the salt without a quota", capacity, n)
+		}
+		r.expect("left", sprint(r.L2BytesBySalt()), "map[alice:2097152 bob:3145728]")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -49,6 +50,7 @@ type Manager struct {
 	clock    clock.Clock
 	tracer   *trace.Recorder
 	log      *slog.Logger
+	quotas   evict.Quotas
 	tiers    tiers
 	adapters []*adapter
 	prefetch prefetchController
@@ -85,6 +87,9 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
+	}
+	if err := m.setQuotas(cfg.Quotas); err != nil {
+		return nil, err
 	}
 	m.prefetch.m = m
 	m.prefetch.start()
@@ -409,6 +414,10 @@ func (m *Manager) EvictL2Once() (gone int64) {
 	}
 	return gone
 }
+
+// Quotas returns the budgets of salts, which may be changed at any time; the next
+// cycle of eviction heeds them.
+func (m *Manager) Quotas() *evict.Quotas { return &m.quotas }
 
 // Clear drops the objects of L1 that no live lock holds, or with force all.
 // Stores below are not touched.

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"sync"
+	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -34,6 +35,9 @@ type prefetch struct {
 	readers int
 	lock    kv.LockMode
 	call    trace.CallToken // of the submission
+
+	// One a tier: when the locks of inL1 there were taken.
+	lockedNS []int64
 
 	owner  []int8    // one a cell with several L1s: the tier that holds or will hold it; nil with one
 	inL1   kv.Bitmap // resident and locked by this request at step 1
@@ -77,8 +81,50 @@ func (p *prefetch) tag() l1.Tag { return l1.Tag(p.id + 1) }
 
 // lockL1 is step 1.
 func (p *prefetch) lockL1() {
+	p.lockedNS = make([]int64, len(p.m.tiers))
+	for t := range p.lockedNS {
+		p.lockedNS[t] = p.m.clock.Now()
+	}
 	p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
 	p.found = p.inL1
+	p.tellChains()
+}
+
+// tellChains shows L1 which keys extend which: a row is a prompt. It says so
+// again when more of them are there.
+func (p *prefetch) tellChains() {
+	for row := range p.grid.rows {
+		for _, t := range p.m.tiers {
+			t.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
+		}
+	}
+}
+
+// relock takes the request's locks anew if stores took so long that they may
+// have lapsed. Keys that went meanwhile are hits no more, and locks that lapsed
+// are not given back: those would be another request's by now.
+func (p *prefetch) relock() {
+	now := p.m.clock.Now()
+	for t, tier := range p.m.tiers {
+		if now-p.lockedNS[t] < tier.cfg.L1.ReadTTLSeconds*int64(time.Second) || p.inL1.Count() == 0 {
+			continue
+		}
+		var cells []int
+		for c := range p.keys {
+			if p.inL1.Test(c) {
+				cells = append(cells, c)
+			}
+		}
+		cells = p.ofTier(t, cells)
+		p.lockedNS[t], p.inL1 = now, p.inL1.Clone()
+		locked := tier.l1.LockResident(p.at(cells), p.readers)
+		for i, c := range cells {
+			if !locked.Test(i) {
+				p.inL1.Clear(c)
+			}
+		}
+		p.served = p.inL1
+	}
 }
 
 // ofTier returns those of cells that tier t holds or will hold.
@@ -179,6 +225,9 @@ func (p *prefetch) reserve() {
 				}
 			}
 		}
+	}
+	if len(reserved) > 0 {
+		p.tellChains()
 	}
 	if !failed {
 		return
@@ -295,6 +344,7 @@ func (p *prefetch) loadedBefore(cells []int, c int) bool {
 
 // finish is steps 8 and 9.
 func (p *prefetch) finish() *PrefetchResult {
+	p.relock()
 	locked := p.served.Clone()
 	for c := range p.keys {
 		if p.loaded.Test(c) {
@@ -404,6 +454,7 @@ func (c *prefetchController) advance(p *prefetch) bool {
 				}
 			}
 		}
+		p.relock()
 		p.found = p.inL1.Clone()
 		for a := range p.lookups {
 			for cell := range p.keys {

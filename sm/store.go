@@ -10,7 +10,7 @@ import (
 )
 
 // storeController copies what was written to the stores below. FinishWrite
-// queues keys; a step takes all of them, locks them against eviction and
+// queues keys; a step takes all of them, pins them against eviction and
 // submits one task a store and (model, rank).
 //
 // Source: reference storage-manager.md, sections 6 and 14.5.
@@ -33,8 +33,10 @@ type storeID struct {
 }
 
 type storeTask struct {
-	held  []int // indices in group.keys; each key holds a read lock until the task is done
+	held  []int // indices in group.keys; each key is pinned until the task is done
 	group *storeGroup
+
+	pinnedNS int64 // when held was pinned
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
@@ -115,8 +117,8 @@ func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
 func (c *storeController) submit(keys []kv.ObjectKey) {
 	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
 	for _, i := range c.tier.adapters {
-		t := &storeTask{group: g}
-		locked := c.tier.l1.LockResident(keys, 1)
+		t := &storeTask{group: g, pinnedNS: c.m.clock.Now()}
+		locked := c.tier.l1.Pin(keys)
 		for k := range keys {
 			if locked.Test(k) { // else it was evicted before its turn
 				t.held = append(t.held, k)
@@ -140,15 +142,14 @@ func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
 	return out
 }
 
-// unlock releases the locks of a task. A temporary object may go with it.
-func (c *storeController) unlock(t *storeTask) {
-	_, freed := c.tier.l1.Unlock(nil, t.keys(), 1)
-	c.m.countFreed(freed)
+// unpin ends a task's hold of its keys. A temporary object may go with it.
+func (c *storeController) unpin(t *storeTask) {
+	c.m.countFreed(c.tier.l1.Unpin(t.keys(), t.pinnedNS))
 }
 
 func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
 	g := t.group
-	c.unlock(t)
+	c.unpin(t)
 	if res.Err != nil {
 		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
 	} else {
@@ -178,6 +179,6 @@ func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
 		delete(c.inFlight, id)
-		c.unlock(t)
+		c.unpin(t)
 	}
 }

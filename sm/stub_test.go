@@ -32,17 +32,18 @@ func logTo(w io.Writer) *slog.Logger {
 // stubStore is a store in memory whose tasks complete at once, unless held, and
 // that can panic and fail.
 type stubStore struct {
-	env     l2.Env
-	found   []kv.ObjectKey // there at the start
-	order   []kv.ObjectKey
-	locks   map[kv.ObjectKey]int
-	panics  string // method
-	fails   bool   // stores fail
-	hold    bool   // loads do not complete
-	lastID  l2.TaskID
-	stores  []l2.StoreResult
-	results map[l2.TaskID]kv.Bitmap
-	loading map[l2.TaskID]bool
+	env      l2.Env
+	found    []kv.ObjectKey // there at the start
+	order    []kv.ObjectKey
+	locks    map[kv.ObjectKey]int
+	panics   string // method
+	capacity int64  // objects
+	fails    bool   // stores fail
+	hold     bool   // loads do not complete
+	lastID   l2.TaskID
+	stores   []l2.StoreResult
+	results  map[l2.TaskID]kv.Bitmap
+	loading  map[l2.TaskID]bool
 }
 
 func (f *stubStore) kind() l2.Kind {
@@ -198,7 +199,7 @@ func (f *stubStore) Delete(keys []kv.ObjectKey) int {
 }
 
 func (f *stubStore) Usage() l2.Usage {
-	return l2.Usage{UsedBytes: int64(len(f.order)) * objectBytes, CapacityBytes: 4 * objectBytes}
+	return l2.Usage{UsedBytes: int64(len(f.order)) * objectBytes, CapacityBytes: f.capacity * objectBytes}
 }
 
 func (f *stubStore) Close() error { return nil }

@@ -108,6 +108,7 @@ var rows = []row{
 	{"reserve + finish of 16 keys, 10 M objects against 1 M", key{write10M, "ns/write"}, key{write1M, "ns/write"}, []goal{{atMost, 10_000}, {timesFloor, 1.3}}},
 	{"the same with 16 evictions, 10 M objects", key{write10M, "ns/both"}, key{}, []goal{{atMost, 20_000}}},
 	{"calls during eviction of 20 % of 1 M, p99.99", key{"Eviction", "p99.99-evicting-ns"}, key{"Eviction", "p99.99-quiet-ns"}, []goal{{aboveFloor, 1e6}}},
+	{"longest hold of L1's lock meanwhile", key{"Hold", "max-evict-ns"}, key{}, []goal{{atMost, 200_000}}},
 }
 
 // cells returns the row of the table.

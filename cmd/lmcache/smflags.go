@@ -22,6 +22,7 @@ type smFlags struct {
 	sizeGB   float64
 	initGB   int64
 	managers []string // --l1-manager
+	quotas   []string
 	unbuilt  []unbuiltFlag
 }
 
@@ -32,9 +33,10 @@ func (f *smFlags) define(cmd *cobra.Command) {
 	section(cmd, "Storage manager", func(flags *pflag.FlagSet) {
 		flags.Var(floatValue{&f.sizeGB}, "l1-size-gb", "size of L1 in GiB; this or --l1-manager is required")
 		flags.Var(listValue{&f.managers}, "l1-manager", "one of several L1s, as a JSON object with type DRAM, tag and size_gb, and if wanted align_bytes, use_lazy, write_ttl_seconds, read_ttl_seconds and eviction; repeat it in the order in which writes try them. An --l2-adapter says with affinity_tag which it serves")
-		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "LRU, ARC or noop (IsolatedLRU is not in this build); required")
+		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "what leaves L1 first: LRU, ARC, IsolatedLRU (LRU by cache salt, with --quota), noop (nothing); beyond LMCache's: S3FIFO (one-hit keys first), LeafLRU (LRU that keeps a chunk for as long as one that extends it); required")
 		flags.Var(floatValue{&f.cfg.Eviction.Watermark}, "eviction-trigger-watermark", "used share of L1 at which a cycle evicts")
 		flags.Var(floatValue{&f.cfg.Eviction.Ratio}, "eviction-ratio", "share of the keys that one cycle evicts")
+		flags.Var(quotaValue{listValue{&f.quotas}}, "quota", "budget of a cache salt in GiB, _default for the empty salt; repeat it for more. For IsolatedLRU: in L1, salts without a quota share what the quotas leave")
 		boolPair(flags, &f.cfg.L1.UseLazy, "l1-use-lazy", "touch the pages of L1 when they are first used; the capacity is the same either way")
 		flags.Var(intValue[int64]{&f.cfg.L1.AlignBytes}, "l1-align-bytes", "alignment of objects in L1, a power of two")
 		flags.Var(intValue[int64]{&f.cfg.L1.WriteTTLSeconds}, "l1-write-ttl-seconds", "life of a reservation")
@@ -96,6 +98,14 @@ func (f *smFlags) config() (sm.Config, error) {
 	}
 	if c.L1.InitSizeBytes, err = sm.SizeBytes("--l1-init-size-gb", float64(f.initGB)); err != nil {
 		return c, settingError(err)
+	}
+	c.Quotas = nil
+	for _, text := range f.quotas {
+		q, err := sm.ParseQuota(text)
+		if err != nil {
+			return c, settingError(err)
+		}
+		c.Quotas = append(c.Quotas, q)
 	}
 	c.NotifierIntervalMS = max(c.NotifierIntervalMS, 1)
 	if err := c.Validate(adapterKinds); err != nil {
