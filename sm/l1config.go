@@ -93,7 +93,6 @@ func checkTags(list []L1Manager) error {
 		case i >= maxL1Managers:
 			return &L1ManagerError{N: i + 1, Err: fmt.Errorf("at most %d L1 managers", maxL1Managers)}
 		case seen[t.Tag]:
-			//lint:ignore ST1005 LMCache's text
 			return &L1ManagerError{N: i + 1, Err: fmt.Errorf("L1 tags must be unique: %s", pyRepr(t.Tag))}
 		}
 		seen[t.Tag] = true

@@ -14,7 +14,9 @@ import (
 )
 
 // l2Eviction keeps one store below its watermark: once an interval, if the used
-// share is at the watermark or above it, one pass of the policy. It knows the
+// share is at the watermark or above it, one pass of the policy. Under a policy
+// that goes by salt it keeps every salt below the watermark of its quota, also
+// in a store without a capacity; a salt without one goes as a whole. It knows the
 // store's keys from what the adapter tells it; the adapter leaves those that a
 // lookup has locked.
 //
@@ -34,7 +36,7 @@ type l2Eviction struct {
 	index  kv.Index
 	policy evict.Policy // nil: nothing is evicted, and nothing is tracked
 	held   kv.Slab[holding]
-	salts  map[string]int64 // bytes by cache salt
+	salts  []int64 // bytes by kv.Salt
 }
 
 // holding is what the store has of a key; a key that is held has a reference.
@@ -45,7 +47,7 @@ type holding struct {
 
 // init prepares for the eviction block of a's configuration.
 func (e *l2Eviction) init(m *Manager, a *adapter) error {
-	e.m, e.adapter, e.salts = m, a, map[string]int64{}
+	e.m, e.adapter = m, a
 	if a.cfg.Eviction == nil || a.cfg.Eviction.Policy == "noop" {
 		return nil
 	}
@@ -67,7 +69,7 @@ func (e *l2Eviction) start() {
 	if e.policy == nil {
 		return
 	}
-	if e.adapter.Usage().CapacityBytes <= 0 {
+	if _, byQuota := e.policy.(evict.Partitioned); !byQuota && e.adapter.Usage().CapacityBytes <= 0 {
 		e.m.log.Warn(fmt.Sprintf("L2 adapter %s: no capacity is configured, so eviction policy %s evicts nothing", e.adapter.Name(), e.cfg.Policy))
 	}
 	e.due = e.m.clock.Now() + int64(evictionInterval)
@@ -127,6 +129,9 @@ func (e *l2Eviction) cycle() (gone int64) {
 // victims returns the keys that a cycle should delete, nil if the store is below
 // its watermark.
 func (e *l2Eviction) victims() []kv.ObjectKey {
+	if p, ok := e.policy.(evict.Partitioned); ok {
+		return e.victimsByQuota(p)
+	}
 	u := e.adapter.Usage()
 	if u.CapacityBytes <= 0 {
 		return nil
@@ -140,7 +145,33 @@ func (e *l2Eviction) victims() []kv.ObjectKey {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	slots := e.policy.Victims(nil, evict.Target(e.policy.Len(), e.cfg.Ratio), func(uint32) bool { return true })
+	return e.keysOf(e.policy.Victims(nil, evict.Target(e.policy.Len(), e.cfg.Ratio), anySlot))
+}
+
+// victimsByQuota is victims for a policy that goes by salt.
+func (e *l2Eviction) victimsByQuota(p evict.Partitioned) []kv.ObjectKey {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var usage []evict.SaltUsage
+	for salt, bytes := range e.salts {
+		if bytes > 0 {
+			usage = append(usage, evict.SaltUsage{Salt: kv.Salt(salt), Bytes: bytes})
+		}
+	}
+	var slots []uint32
+	for _, d := range e.m.quotas.DueBelow(usage, e.cfg.Watermark, e.cfg.Ratio) {
+		slots = p.VictimsOf(slots, evict.Target(p.LenOf(d.Salts), d.Ratio), d.Salts, anySlot)
+	}
+	return e.keysOf(slots)
+}
+
+func anySlot(uint32) bool { return true }
+
+// keysOf returns the keys of slots, nil if there are none.
+func (e *l2Eviction) keysOf(slots []uint32) []kv.ObjectKey {
+	if len(slots) == 0 {
+		return nil
+	}
 	keys := make([]kv.ObjectKey, len(slots))
 	for i, s := range slots {
 		keys[i] = e.index.Key(s)
@@ -214,10 +245,11 @@ func (e *l2Eviction) Deleted(keys []kv.ObjectKey) {
 
 // account adds to the bytes of a key's salt.
 func (e *l2Eviction) account(k *kv.ObjectKey, bytes int64) {
-	salt := k.Scope.Salt()
-	if e.salts[salt] += bytes; e.salts[salt] <= 0 {
-		delete(e.salts, salt)
+	salt := int(k.Scope.SaltID())
+	if salt >= len(e.salts) {
+		e.salts = append(e.salts, make([]int64, salt+1-len(e.salts))...)
 	}
+	e.salts[salt] += bytes
 }
 
 // bytesBySalt adds the bytes that the store holds of every salt to sum.
@@ -225,6 +257,8 @@ func (e *l2Eviction) bytesBySalt(sum map[string]int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for salt, n := range e.salts {
-		sum[salt] += n
+		if n > 0 {
+			sum[kv.Salt(salt).String()] += n
+		}
 	}
 }
