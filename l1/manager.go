@@ -48,7 +48,7 @@ const Writer Tag = 0
 // and run side by side; those that reserve, finish, delete and evict hold it
 // alone. What touches say to the policy is kept in order until somebody holds the
 // gate alone, so that calls that follow each other have the outcome that they
-// would have with one lock (docs/adr/0007).
+// would have with one lock (docs/adr/0020).
 //
 // Source: reference storage-manager.md, sections 3.1 and 14.2.
 type Manager struct {

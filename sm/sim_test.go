@@ -611,6 +611,11 @@ func TestSimOnThreads(t *testing.T) {
 			}
 		}
 		err = w.check()
+		for _, k := range w.m.Snapshot().Keys {
+			if k.Temporary {
+				err = fmt.Errorf("nobody holds anything, but there is %+v", k)
+			}
+		}
 		w.m.Clear(false)
 		if s := w.m.Stats(); err == nil && s.UsedBytes+s.PendingPrefetches != 0 {
 			err = fmt.Errorf("after a clear there is %+v", s)
