@@ -535,13 +535,18 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 	m.gate.rlock()
 	defer m.gate.runlock()
 	now := m.clock.Now()
-	for i, s := range m.index.AppendSlots(list[:0], keys, h) {
-		if r := m.residentOf(s); r != nil {
+	slots := m.index.AppendSlots(list[:0], keys, h)
+	for i, s := range slots { // apart from the locking, which would wait for each cache miss
+		if m.residentOf(s) != nil {
+			found.Set(i)
+		}
+	}
+	for i, s := range slots {
+		if found.Test(i) {
 			mu := m.read.of(s)
 			mu.Lock()
-			r.lock(now, m.readTTL, uint32(n))
+			m.slots.At(s).resident.lock(now, m.readTTL, uint32(n))
 			mu.Unlock()
-			found.Set(i)
 		}
 	}
 	return found
