@@ -7,13 +7,16 @@ OLD       ?= main
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check interop race fuzz bench benchcmp golden cover clean
+.PHONY: help build tools demo test check interop race fuzz bench benchcmp golden cover clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 build: ## build/lmcache, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.linkedVersion=$(VERSION)' -o build/lmcache ./cmd/lmcache
+
+tools: ## servers that tests start, into build/tools: versitygw, which speaks S3
+	GOBIN=$(CURDIR)/build/tools CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 demo: build ## record a workload, inspect it, replay it with a small and a large L1, side by side
 	@scripts/demo

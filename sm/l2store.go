@@ -26,7 +26,7 @@ func (m *Manager) addAdapter(c Adapter, opt Options) error {
 	}
 	t := m.tiers[a.tier]
 	store, err := opt.Adapters[c.Type].New([]byte(c.JSON), l2.Env{
-		Clock: m.clock, NoPayload: opt.Memory == ScratchMemory, Listener: a.eviction.listener(),
+		Clock: m.clock, Log: m.log, NoPayload: opt.Memory == ScratchMemory, Listener: a.eviction.listener(),
 		Notify: func() {
 			t.store.task.Wake()
 			m.prefetch.task.Wake()

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
@@ -151,7 +152,9 @@ func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResul
 	g := t.group
 	c.unpin(t)
 	if res.Err != nil {
-		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
+		if !errors.Is(res.Err, l2.ErrReported) {
+			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
+		}
 	} else {
 		for _, k := range t.held {
 			g.stored.Set(k)

@@ -94,21 +94,22 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 func (s *Store) Name() string { return "mock" }
 
 // start runs done after the time that bytes take, and then notifies. The
-// caller holds mu; done runs under it.
+// caller holds mu; both run under it, so that neither comes after Close. A
+// closed store completes nothing.
 func (s *Store) start(kind int, bytes int64, done func(id l2.TaskID)) l2.TaskID {
 	s.lastID++
+	if s.closed {
+		return s.lastID
+	}
 	id, now := s.lastID, s.env.Clock.Now()
 	end := max(now, s.free[kind]) + int64(float64(bytes)*s.perByte*1e9)
 	s.free[kind] = end
 	s.running[id] = s.env.Clock.AfterFunc(time.Duration(end-now), func() {
 		s.mu.Lock()
-		_, mine := s.running[id]
-		if mine {
+		defer s.mu.Unlock()
+		if _, mine := s.running[id]; mine {
 			delete(s.running, id)
 			done(id)
-		}
-		s.mu.Unlock()
-		if mine {
 			s.env.Notify()
 		}
 	})
@@ -126,7 +127,7 @@ func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 	)
 	for _, o := range objects {
 		size := int64(len(o.Bytes))
-		if s.objects[o.Key] != nil || s.used+size > s.capacity {
+		if s.closed || s.objects[o.Key] != nil || s.used+size > s.capacity {
 			continue
 		}
 		held := &object{size: size}
