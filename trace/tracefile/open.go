@@ -4,9 +4,10 @@ package tracefile
 
 import (
 	"bytes"
-	"io"
-	"os"
+	"fmt"
+	"strings"
 
+	"github.com/lmcache/lmcache-go/mmapio"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/lmcache/lmcache-go/trace/lct"
 )
@@ -66,20 +67,29 @@ func addEvents(s *trace.Summary, path string) (err error) {
 	return err
 }
 
-// sniff reports whether the file begins as a native one does. A file that is
-// too short for that is left to upstream's reader, which says what is wrong.
+// sniff reports whether the file begins as a native one does, as far as it goes.
+// What is empty, or begins as neither does, is left to upstream's reader, which
+// says what is wrong.
 func sniff(path string) (isNative bool, err error) {
-	f, err := os.Open(path)
+	head, err := readHead(path, len(nativeMagic))
+	return len(head) > 0 && strings.HasPrefix(nativeMagic, string(head)), err
+}
+
+// readHead returns the first n bytes of a file, or as many as it has.
+func readHead(path string, n int) (head []byte, err error) {
+	f, err := mmapio.Open(path)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
-	var head [len(nativeMagic)]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return false, nil
-		}
-		return false, err
+	fault := mmapio.Guard(func() { head = bytes.Clone(f.Bytes()[:min(n, len(f.Bytes()))]) })
+	return head, fault
+}
+
+// about makes an error say which file it is about, if it does not say so already.
+func about(path string, err error) error {
+	if strings.Contains(err.Error(), path) {
+		return err
 	}
-	return bytes.Equal(head[:], []byte(nativeMagic)), nil
+	return fmt.Errorf("%s: %w", path, err)
 }
