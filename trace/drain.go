@@ -66,6 +66,8 @@ type drain struct {
 	ended                  bool   // writing has: whatever comes is lost
 	logged, loggedEnd      bool   // a first lost call, and the end of writing, were logged; not all that follow
 
+	sync         *syncer       // of out; nil if there is none
+	moved        atomic.Uint64 // batches that brought something, for sync
 	recorded     atomic.Uint64 // calls, stored after each batch
 	lost         atomic.Uint64 // calls taken from the ring that could not be written
 	lostOutcomes atomic.Uint64 // outcomes, likewise
@@ -137,6 +139,9 @@ func (d *drain) batch() (n int, err error) {
 		d.failed(fault)
 	}
 	d.recorded.Store(d.calls)
+	if n > 0 {
+		d.moved.Add(1)
+	}
 	return n, err
 }
 
@@ -270,6 +275,7 @@ func (d *drain) idle() {
 // written then still gets its counts and its end, if there is room for them.
 func (d *drain) seal() {
 	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	syncErr := d.sync.stop()
 	var dropsErr, closeErr error
 	fault := mmapio.Guard(func() {
 		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
@@ -277,7 +283,7 @@ func (d *drain) seal() {
 		closeErr = d.out.Close()
 	})
 	if d.outErr == nil {
-		d.outErr = errors.Join(dropsErr, closeErr, fault)
+		d.outErr = errors.Join(syncErr, dropsErr, closeErr, fault)
 	}
 }
 
