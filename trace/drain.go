@@ -129,6 +129,7 @@ func (d *drain) batch() (n int, err error) {
 				d.call(&d.in.frame)
 			}
 		}
+		d.flush() // also where the ring is never found empty
 	})
 	if fault != nil {
 		if d.in.frame.IsOutcome { // at which it happened
@@ -256,16 +257,20 @@ func (d *drain) renewTicks() {
 	}
 }
 
+// flush makes the counts in the file's header current.
+func (d *drain) flush() {
+	if d.stale && !d.ended {
+		d.stale = false
+		d.out.Flush()
+	}
+}
+
 // idle is run when the ring was found empty.
 func (d *drain) idle() {
 	if fault := mmapio.Guard(func() {
 		d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
 		d.tellDrops()
-		if !d.stale || d.ended {
-			return
-		}
-		d.stale = false
-		d.out.Flush()
+		d.flush()
 	}); fault != nil {
 		d.failed(fault)
 	}

@@ -12,10 +12,6 @@ import (
 	"github.com/lmcache/lmcache-go/trace/lct"
 )
 
-// nativeMagic opens a native file. Upstream's begin with the length of the
-// header, big-endian, which no header is long enough to make look like it.
-const nativeMagic = "LMCTRACE"
-
 // Open opens the trace at path. What is wrong with the file but does not end
 // the reading is told to warn, which may be nil. The caller must Close the
 // source.
@@ -67,12 +63,12 @@ func addEvents(s *trace.Summary, path string) (err error) {
 	return err
 }
 
-// sniff reports whether the file begins as a native one does, as far as it goes.
-// What is empty, or begins as neither does, is left to upstream's reader, which
-// says what is wrong.
+// sniff reports whether the file is a native one, if need be one whose magic is
+// damaged. What is empty, or begins as neither does, is left to upstream's
+// reader, which says what is wrong.
 func sniff(path string) (isNative bool, err error) {
-	head, err := readHead(path, len(nativeMagic))
-	return len(head) > 0 && strings.HasPrefix(nativeMagic, string(head)), err
+	head, err := readHead(path, 12288)
+	return trace.ResemblesNative(head), err
 }
 
 // readHead returns the first n bytes of a file, or as many as it has.
