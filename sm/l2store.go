@@ -13,13 +13,14 @@ import (
 type adapter struct {
 	l2.Adapter
 	cfg      Adapter
+	memory   kv.MemoryTag
 	tier     int // whose objects it gets, and where its objects are loaded
 	eviction l2Eviction
 }
 
 // addAdapter connects to a store.
 func (m *Manager) addAdapter(c Adapter, opt Options) error {
-	a := &adapter{cfg: c}
+	a := &adapter{cfg: c, memory: storeTag(c.Fields)}
 	a.tier = slices.IndexFunc(m.tiers, func(t *tier) bool { return t.cfg.Tag == c.AffinityTag })
 	if err := a.eviction.init(m, a); err != nil {
 		return err
