@@ -16,62 +16,6 @@ import (
 	"github.com/lmcache/lmcache-go/sm"
 )
 
-// heard is a listener; it names a key by its model.
-type heard struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (h *heard) note(what string, keys []kv.ObjectKey) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, k := range keys {
-		h.lines = append(h.lines, what+" "+k.Scope.Model())
-	}
-}
-
-func (h *heard) Stored(keys []kv.ObjectKey, sizes []int64) { h.note("stored", keys) }
-func (h *heard) Accessed(keys []kv.ObjectKey)              { h.note("accessed", keys) }
-func (h *heard) Deleted(keys []kv.ObjectKey)               { h.note("deleted", keys) }
-
-func TestListener(t *testing.T) {
-	g := newGateway(t)
-	bucket := g.bucket(t)
-	var objects []l2.Object
-	for _, model := range []string{"a", "b", "c", "d", "e"} {
-		objects = append(objects, l2test.Object(l2test.Key(t, 1, model, ""), 1000))
-	}
-	l2test.NewRig(t, false, g.open(bucket, nil), false).MustStore(objects[0])
-	for _, virtual := range []bool{false, true} {
-		var h heard
-		r := l2test.NewRig(t, virtual, func(env l2.Env) (l2.Adapter, error) {
-			env.Listener = &h
-			return s3.New(g.config(bucket, nil), env)
-		}, false)
-		expect := func(what string, want ...string) {
-			t.Helper()
-			if !slices.Equal(h.lines, want) {
-				t.Errorf("%s, virtual %t: heard %q; want %q", what, virtual, h.lines, want)
-			}
-			h.lines = nil
-		}
-		r.Peek(l2test.Keys(objects[1], objects[0])...)
-		expect("lookup of what somebody else has stored", "stored a")
-		r.Store(objects[4], objects[0], objects[2], objects[1], objects[2])
-		expect("store, whichever worker was first", "stored e", "stored c", "stored b")
-		r.Load(l2test.Blank(objects...)...)
-		expect("load", "accessed a", "accessed b", "accessed c", "accessed e")
-		r.Delete(l2test.Keys(objects[4], objects[3]))
-		expect("delete", "deleted e")
-		if err := g.client(t).RemoveObject(t.Context(), bucket, objects[1].Key.String(), removeOptions); err != nil {
-			t.Fatal(err)
-		}
-		r.Load(l2test.Blank(objects[1])...)
-		expect("load of what somebody else has deleted", "deleted b")
-		r.Delete(l2test.Keys(objects[2]))
-	}
-}
-
 // The storage manager keeps a bucket below its watermark.
 func TestEviction(t *testing.T) {
 	g := newGateway(t)
