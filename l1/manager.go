@@ -48,7 +48,7 @@ const Writer Tag = 0
 // and run side by side; those that reserve, finish, delete and evict hold it
 // alone. What touches say to the policy is kept in order until somebody holds the
 // gate alone, so that calls that follow each other have the outcome that they
-// would have with one lock (docs/adr/0007).
+// would have with one lock (docs/adr/0020).
 //
 // Source: reference storage-manager.md, sections 3.1 and 14.2.
 type Manager struct {
@@ -535,13 +535,18 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 	m.gate.rlock()
 	defer m.gate.runlock()
 	now := m.clock.Now()
-	for i, s := range m.index.AppendSlots(list[:0], keys, h) {
-		if r := m.residentOf(s); r != nil {
+	slots := m.index.AppendSlots(list[:0], keys, h)
+	for i, s := range slots { // apart from the locking, which would wait for each cache miss
+		if m.residentOf(s) != nil {
+			found.Set(i)
+		}
+	}
+	for i, s := range slots {
+		if found.Test(i) {
 			mu := m.read.of(s)
 			mu.Lock()
-			r.lock(now, m.readTTL, uint32(n))
+			m.slots.At(s).resident.lock(now, m.readTTL, uint32(n))
 			mu.Unlock()
-			found.Set(i)
 		}
 	}
 	return found

@@ -56,7 +56,10 @@ func (c Config) validateQuotas(adapters []Adapter) error {
 	if len(c.Quotas) == 0 {
 		return nil
 	}
-	heeded := c.Eviction.Policy == IsolatedLRU
+	heeded := false
+	for _, t := range c.Tiers() {
+		heeded = heeded || t.Eviction.Policy == IsolatedLRU
+	}
 	for _, a := range adapters {
 		heeded = heeded || a.Eviction != nil && a.Eviction.Policy == IsolatedLRU
 	}

@@ -1,13 +1,17 @@
 package sm_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -57,6 +61,7 @@ func newSimSetup(rng *rand.Rand, stores l2.Registry) simSetup {
 	}
 	c.StorePolicy, c.PrefetchPolicy = pick(rng, sm.StorePolicies), pick(rng, sm.PrefetchPolicies)
 	c.PrefetchMaxInFlight = pick(rng, []int{1, 2, 8})
+	c.L1.ReadTTLSeconds, c.L1.WriteTTLSeconds = 120, 60 // above the longest pause, far below a store that hangs
 	if s.strict {
 		c.L1.ReadTTLSeconds, c.L1.WriteTTLSeconds = 1e7, 1e7
 	}
@@ -71,6 +76,9 @@ func newSimSetup(rng *rand.Rand, stores l2.Registry) simSetup {
 }
 
 func pick[T any](rng *rand.Rand, of []T) T { return of[rng.IntN(len(of))] }
+
+// simKinds is enough of a registry to validate a configuration.
+var simKinds = l2.Registry{"mock": {Check: func([]byte) error { return nil }}}
 
 // simWorld is one manager, its stores and its callers.
 type simWorld struct {
@@ -131,6 +139,7 @@ type simReservation struct {
 type simRequest struct {
 	spec   *kv.PrefetchSpec
 	handle sm.PrefetchHandle
+	eager  bool // its result is taken as soon as it is there, when all of its locks must be live
 }
 
 // simHold is read locks of a completed prefetch. They are live until at least
@@ -144,7 +153,7 @@ type simHold struct {
 // act does one thing.
 func (c *simCaller) act() {
 	c.lapse()
-	c.query()
+	c.query(false)
 	switch n := c.rng.IntN(100); {
 	case n < 28:
 		c.reserve()
@@ -168,7 +177,7 @@ func (c *simCaller) act() {
 // done gives back what the caller holds; what it has asked for stays asked.
 func (c *simCaller) done() {
 	c.lapse()
-	c.query()
+	c.query(false)
 	for len(c.reserved) > 0 {
 		c.finish()
 	}
@@ -260,12 +269,15 @@ func (c *simCaller) submit() {
 		c.w.complain("submit: %v", err)
 		return
 	}
-	c.asked = append(c.asked, simRequest{s, h})
+	c.asked = append(c.asked, simRequest{s, h, c.rng.IntN(2) == 0})
 }
 
-// query takes the results that are there.
-func (c *simCaller) query() {
+// query takes the results that are there; eagerly, those that came just now.
+func (c *simCaller) query(eagerly bool) {
 	c.asked = slices.DeleteFunc(c.asked, func(r simRequest) bool {
+		if eagerly && !r.eager {
+			return false
+		}
 		res, ok := c.m.QueryPrefetchStatus(r.handle)
 		if !ok {
 			return false
@@ -289,7 +301,11 @@ func (c *simCaller) query() {
 		}
 		if len(hits) > 0 && r.spec.Lock != kv.NoLock {
 			until := r.handle.SubmitNS + c.w.setup.cfg.L1.ReadTTLSeconds*int64(time.Second)
-			if until > c.w.clk.Now() {
+			now := c.w.clk.Now()
+			if eagerly {
+				until = max(until, now+1)
+			}
+			if until > now {
 				c.held = append(c.held, simHold{hits, int(r.spec.Readers), until})
 			}
 		}
@@ -351,6 +367,9 @@ func (c *simCaller) release() {
 // check compares the manager with what the callers know. It may run only when
 // none of them does.
 func (w *simWorld) check() error {
+	for _, c := range w.callers {
+		c.query(true)
+	}
 	if len(w.broken) > 0 {
 		return fmt.Errorf("%s", w.broken[0])
 	}
@@ -438,7 +457,7 @@ func (w *simWorld) settled() bool {
 func runSim(seed uint64) (simulated time.Duration, events int, err error) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	clk := clock.NewVirtual(0)
-	setup := newSimSetup(rng, l2.Registry{"mock": {Check: func([]byte) error { return nil }}})
+	setup := newSimSetup(rng, simKinds)
 	w, err := newSimWorld(setup, seed, clk)
 	if err != nil {
 		return 0, 0, err
@@ -508,7 +527,7 @@ func runSim(seed uint64) (simulated time.Duration, events int, err error) {
 		}
 	}
 	for _, k := range w.m.Snapshot().Keys {
-		if k.ReadLocked || k.Staged && setup.strict {
+		if k.ReadLocked || (k.Staged || k.Temporary) && setup.strict {
 			return 0, events, fail("settled", fmt.Errorf("nobody holds anything, but there is %+v", k))
 		}
 	}
@@ -554,6 +573,62 @@ func TestSim(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds, %d events, %v of simulated time", seeds, events, simulated.Round(time.Second))
+}
+
+// TestSimOnThreads lets the same callers loose on goroutines and the machine's
+// clock, for the race detector above all. Each caller checks what it gets; the
+// whole is checked when they have left.
+func TestSimOnThreads(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for seed := range uint64(12) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		setup := newSimSetup(rng, simKinds)
+		setup.strict, setup.callers, setup.steps = true, 4, 400
+		setup.cfg.L1.ReadTTLSeconds, setup.cfg.L1.WriteTTLSeconds = 600, 600
+		for i := range setup.stores {
+			setup.stores[i].latency, setup.stores[i].slow = min(setup.stores[i].latency, 50*time.Microsecond), 2*time.Millisecond
+		}
+		w, err := newSimWorld(setup, seed, clock.Real{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for _, c := range w.callers {
+			wg.Go(func() {
+				for range setup.steps {
+					c.act()
+				}
+				for len(c.asked)+len(c.held)+len(c.reserved) > 0 {
+					c.done()
+					runtime.Gosched()
+				}
+			})
+		}
+		wg.Wait()
+		for idle := 0; idle < 100; runtime.Gosched() { // stores still run, and what their ends wake
+			if idle++; !w.settled() || locked(w.m) {
+				idle = 0
+			}
+		}
+		err = w.check()
+		for _, k := range w.m.Snapshot().Keys {
+			if k.Temporary {
+				err = fmt.Errorf("nobody holds anything, but there is %+v", k)
+			}
+		}
+		w.m.Clear(false)
+		if s := w.m.Stats(); err == nil && s.UsedBytes+s.PendingPrefetches != 0 {
+			err = fmt.Errorf("after a clear there is %+v", s)
+		}
+		for _, s := range w.stores {
+			if n := s.leftLocks(); err == nil && n != 0 {
+				err = fmt.Errorf("store %s has %d locks that nobody gives back", s.name, n)
+			}
+		}
+		if err := errors.Join(err, w.m.Close()); err != nil {
+			t.Fatalf("seed %d: %v\nsetup: %+v", seed, err, setup)
+		}
+	}
 }
 
 // simSafely is runSim with a panic turned into an error that still names the

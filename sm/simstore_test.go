@@ -144,10 +144,15 @@ func (s *simStore) SubmitLoad(objects []l2.Object) l2.TaskID {
 		if s.locks[o.Key] == 0 {
 			s.complain("store %s: key %v is loaded without its lock", s.name, o.Key)
 		}
+		fillWith(o.Bytes, byte(s.lastID))
 	}
+	mark := byte(s.lastID)
 	return s.start(func(id l2.TaskID, failed bool) {
 		loaded := kv.NewBitmap(len(objects))
 		for i, o := range objects {
+			if !filledWith(o.Bytes, mark) {
+				s.complain("store %s: somebody else wrote the memory that key %v is loaded into", s.name, o.Key)
+			}
 			if held := s.objects[o.Key]; len(held) == len(o.Bytes) && !(failed && i%2 == 0) {
 				copy(o.Bytes, held)
 				loaded.Set(i)
@@ -205,6 +210,22 @@ func paint(b []byte, k kv.ObjectKey) {
 	for i := range b {
 		b[i] = k.Hash[i%4] + byte(k.Group) + byte(i/4)
 	}
+}
+
+// fillWith and filledWith mark memory that nobody else may write.
+func fillWith(b []byte, mark byte) {
+	for i := range b {
+		b[i] = mark
+	}
+}
+
+func filledWith(b []byte, mark byte) bool {
+	for i := range b {
+		if b[i] != mark {
+			return false
+		}
+	}
+	return true
 }
 
 // describe says what is wrong with the content of an object, "" if nothing.

@@ -117,10 +117,22 @@ func write(w io.Writer, m *measurements) error {
 	if err := writeMarkdown(w, out); err != nil {
 		return err
 	}
+	if _, err := fmt.Fprint(w, "\nEviction policies: chunks of the conversation workload that are hits in an L1 of that size; cost of a resident object, all bookkeeping included, of a write of 16 keys and of an eviction.\n\n"); err != nil {
+		return err
+	}
+	if err := writeMarkdown(w, policyCells(m)); err != nil {
+		return err
+	}
 	if _, err := fmt.Fprint(w, "\nOther recorders, ns a call; the ratio is theirs to ours in the same place.\n\n"); err != nil {
 		return err
 	}
-	return writeMarkdown(w, peerCells(m))
+	if err := writeMarkdown(w, peerCells(m)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprint(w, "\nLMCache's own figures, taken on another machine of two cores; \"faster\" is by the better of its figures.\n\n"); err != nil {
+		return err
+	}
+	return writeMarkdown(w, releasedCells(m))
 }
 
 // writeMarkdown prints cells, of which the first row is the head, with columns
