@@ -78,8 +78,8 @@ func (m *Manager) UsageBySalt(dst []evict.SaltUsage) []evict.SaltUsage {
 	if m.salts == nil {
 		return dst
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.gate.rlock()
+	defer m.gate.runlock()
 	for salt, bytes := range m.salts.bytes {
 		if bytes > 0 {
 			dst = append(dst, evict.SaltUsage{Salt: kv.Salt(salt), Bytes: bytes})

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -18,11 +19,12 @@ import (
 type Config struct {
 	L1                  L1Config
 	Eviction            EvictionConfig
-	Quotas              []Quota  // of salts, for the policy IsolatedLRU; each salt once
-	L2Adapters          []string // JSON objects with a "type", in cascade order
-	StorePolicy         string   // default, skip_l1
-	PrefetchPolicy      string   // default, retain
-	PrefetchMaxInFlight int      // prefetches that load from L2 at once
+	L1Managers          []L1Manager // several L1s, in place of L1 and Eviction; see Tiers
+	Quotas              []Quota     // of salts, for the policy IsolatedLRU; each salt once
+	L2Adapters          []string    // JSON objects with a "type", in cascade order
+	StorePolicy         string      // default, skip_l1
+	PrefetchPolicy      string      // default, retain
+	PrefetchMaxInFlight int         // prefetches that load from L2 at once
 
 	// NotifierIntervalMS is the tick of LMCache's completion notifier. Ours is
 	// woken instead: the value is recorded and changes nothing.
@@ -119,10 +121,7 @@ func (e *UnsupportedError) Error() string { return e.What + " is not supported i
 // *UnsupportedError or an *AdapterError. kinds are the adapters that the program
 // has.
 func (c Config) Validate(kinds l2.Registry) error {
-	if err := c.L1.validate(); err != nil {
-		return err
-	}
-	if err := c.Eviction.validate(); err != nil {
+	if err := c.validateTiers(); err != nil {
 		return err
 	}
 	switch {
@@ -142,6 +141,18 @@ func (c Config) Validate(kinds l2.Registry) error {
 		return err
 	}
 	return c.validateQuotas(adapters)
+}
+
+func (c Config) validateTiers() error {
+	if len(c.L1Managers) == 0 {
+		return cmp.Or(c.L1.validate(), c.Eviction.validate())
+	}
+	for i, t := range c.L1Managers {
+		if err := t.validate(); err != nil {
+			return &L1ManagerError{N: i + 1, Err: err}
+		}
+	}
+	return checkTags(c.L1Managers)
 }
 
 func (c L1Config) validate() error {

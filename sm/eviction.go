@@ -21,6 +21,7 @@ const evictionInterval = time.Second
 // Source: reference storage-manager.md, sections 5.1 and 14.4.
 type evictionController struct {
 	m    *Manager
+	tier *tier
 	task clock.Task // nil with manual eviction
 
 	// Owned by the step: when the next cycle runs, and the next usage line.
@@ -37,7 +38,7 @@ func (c *evictionController) step(now int64) (next int64) {
 		c.cycle()
 		if c.m.cfg.ExtraLogging && now >= c.report {
 			c.report = now + int64(c.m.cfg.ExtraLoggingInterval*float64(time.Second))
-			u := c.m.l1.Usage()
+			u := c.tier.l1.Usage()
 			c.m.log.Info(fmt.Sprintf("L1 memory usage: %.2f/%.2f GiB (%.1f%%)", float64(u.UsedBytes)/gib, float64(u.CapacityBytes)/gib, 100*usedShare(u)))
 		}
 		c.due = c.m.clock.Now() + int64(evictionInterval)
@@ -47,10 +48,11 @@ func (c *evictionController) step(now int64) (next int64) {
 
 // cycle runs one cycle and returns the keys that went.
 func (c *evictionController) cycle() []kv.ObjectKey {
-	if c.m.l1.HasSalts() {
+	defer c.m.survive("L1 eviction", nil)
+	if c.tier.l1.HasSalts() {
 		return c.quotaCycle()
 	}
-	used, watermark := usedShare(c.m.l1.Usage()), c.m.cfg.Eviction.Watermark
+	used, watermark := usedShare(c.tier.l1.Usage()), c.tier.cfg.Eviction.Watermark
 	if used < watermark {
 		if c.m.log.Enabled(context.Background(), slog.LevelDebug) {
 			c.m.log.Debug(fmt.Sprintf("L1 memory usage %.2f below watermark %.2f; skipping eviction.", used, watermark))
@@ -60,7 +62,7 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 	if c.m.log.Enabled(context.Background(), slog.LevelInfo) {
 		c.m.log.Info(fmt.Sprintf("L1 memory usage %.2f above watermark %.2f; triggering eviction.", used, watermark))
 	}
-	return c.count(c.m.l1.Evict(c.m.cfg.Eviction.Ratio))
+	return c.count(c.tier.l1.Evict(c.tier.cfg.Eviction.Ratio))
 }
 
 // quotaCycle is the cycle of a policy that heeds quotas. LMCache has none: there
@@ -68,8 +70,8 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 //
 // Source: reference storage-manager.md, sections 5.9 and 11, item 7.
 func (c *evictionController) quotaCycle() []kv.ObjectKey {
-	e := c.m.cfg.Eviction
-	due := c.m.quotas.DueIn(c.m.l1.UsageBySalt(nil), c.m.cfg.L1.SizeBytes, e.Watermark, e.Ratio)
+	e := c.tier.cfg.Eviction
+	due := c.m.quotas.DueIn(c.tier.l1.UsageBySalt(nil), c.tier.cfg.L1.SizeBytes, e.Watermark, e.Ratio)
 	if len(due) == 0 {
 		return nil
 	}
@@ -82,7 +84,7 @@ func (c *evictionController) quotaCycle() []kv.ObjectKey {
 			}
 			c.m.log.Info(fmt.Sprintf("L1 memory usage of %s %.2f of %.2f GiB; triggering eviction.", whose, float64(d.Bytes)/gib, float64(d.Limit)/gib))
 		}
-		out := c.m.l1.EvictSalts(d.Salts, d.Ratio)
+		out := c.tier.l1.EvictSalts(d.Salts, d.Ratio)
 		all.Keys = append(all.Keys, out.Keys...)
 		all.Bytes += out.Bytes
 	}

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,7 +57,7 @@ func (c Config) validateQuotas(adapters []Adapter) error {
 	if len(c.Quotas) == 0 {
 		return nil
 	}
-	heeded := c.Eviction.Policy == IsolatedLRU
+	heeded := slices.ContainsFunc(c.Tiers(), func(t L1Manager) bool { return t.Eviction.Policy == IsolatedLRU })
 	for _, a := range adapters {
 		heeded = heeded || a.Eviction != nil && a.Eviction.Policy == IsolatedLRU
 	}

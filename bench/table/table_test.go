@@ -26,6 +26,7 @@ BenchmarkTail 	 10	 1500 p99.99-call-ns	 400 p99.99-floor-ns
 LTTng-UST: not installed
 BenchmarkDrain/keys=1/mode=floor-2	 10	 80 ns/op
 BenchmarkDrain/keys=1/lists=repeated/mode=drain-2	 10	 100 ns/op
+BenchmarkCall/op=hits-2	10	6500 ns/call
 BenchmarkPeer/peer=zerolog/keys=1/producers=1-2	 10	 220 ns/op
 BenchmarkHitRate/l1=1024GiB/policy=S3FIFO-2	 1	 3 evicted-keys	 21.512 hit-%
 BenchmarkPolicyCost/policy=S3FIFO-2	 1	 137.9 B/object	 921.7 ns/evicted	 17273 ns/write
@@ -65,6 +66,11 @@ func TestCells(t *testing.T) {
 	for _, row := range peerCells(m) {
 		if row[0] == "zerolog" && row[1] != "220 ns (10 ×)" {
 			t.Errorf("zerolog: %q; want 220 ns (10 ×)", row[1])
+		}
+	}
+	for _, row := range releasedCells(m) {
+		if row[0] == "prefetch, all of them hits" && !slices.Equal(row[1:], []string{"130 µs – 147 µs", "6.50 µs", "20 ×"}) {
+			t.Errorf("LMCache's figures: %q", row)
 		}
 	}
 	var out bytes.Buffer
@@ -119,6 +125,11 @@ func TestRowsAreMeasured(t *testing.T) {
 	for _, name := range []string{"HitRate", "PolicyCost"} { // of policyCells
 		if !names[name] {
 			t.Errorf("bench/run does not run Benchmark%s", name)
+		}
+	}
+	for _, r := range released {
+		if base, _, _ := strings.Cut(r.ours.name, "/"); !names[base] {
+			t.Errorf("%s: bench/run does not run Benchmark%s", r.what, base)
 		}
 	}
 	for i := range rows {
