@@ -141,23 +141,17 @@ func (m *leafModel) chained(keys []int) {
 	for _, k := range keys {
 		g := m.group(k)
 		p, ok := before[g]
+		before[g] = k
 		old, has := m.parent[k]
-		isNews := ok && !(has && old == p) && !m.isPrefix(k, p)
-		if isNews {
-			m.parent[k] = p
+		if !ok || has && old == p || m.isPrefix(k, p) {
+			continue
 		}
-		switch {
-		case m.has(k):
-			before[g] = k
-			if isNews {
-				parents = append(parents, p)
-			}
-		default:
-			delete(before, g)
-			if isNews && !has {
-				m.expected = append(m.expected, k)
-			}
-			if len(m.expected) > 4096 {
+		m.parent[k] = p
+		if m.has(k) {
+			parents = append(parents, p)
+		} else if !has {
+			m.expected = append(m.expected, k)
+			if len(m.expected) > 16384 {
 				if !m.has(m.expected[0]) {
 					delete(m.parent, m.expected[0])
 				}

@@ -34,7 +34,7 @@ type l2Eviction struct {
 
 	mu     sync.Mutex // guards all below; adapters take it under their own locks
 	index  kv.Index
-	policy evict.Policy // nil: nothing is evicted, and nothing is tracked
+	policy evict.Policy // nil: nothing is evicted, and nothing is tracked; set by init, its state is guarded
 	held   kv.Slab[holding]
 	salts  []int64 // bytes by kv.Salt
 }
@@ -192,6 +192,17 @@ func (e *l2Eviction) sizes(keys []kv.ObjectKey) []int64 {
 		}
 	}
 	return sizes
+}
+
+// chained passes on which keys extend which, before the store has them.
+func (e *l2Eviction) chained(keys []kv.ObjectKey) {
+	p, ok := e.policy.(evict.Chainer)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.Chained(keys)
 }
 
 // Stored makes the keys known, and the most recent.
