@@ -14,7 +14,9 @@ import "github.com/lmcache/lmcache-go/kv"
 //
 // The ghosts are the last keys that went from small, nine for every ten tracked
 // keys: as many as main holds. They are 32-bit fingerprints, not keys. A key
-// that may not go stays where it is and keeps its hits.
+// that may not go stays where it is and keeps its hits. A call that has moved 2048
+// keys on the way takes the next ones whatever their hits: where all of a large tier
+// was hit, a caller would wait for all of it to go around.
 //
 // It costs 12 bytes a tracked key and 9 to 16 a ghost: 20 to 26 a tracked key.
 //
@@ -36,6 +38,9 @@ const (
 	s3Hits   = 3      // mask of the counter
 	s3Chosen = 1 << 2 // the policy gave it as a victim
 )
+
+// s3Patience is how many keys one call of Victims moves at most: some 200 µs.
+const s3Patience = 2048
 
 func newS3FIFO(x *kv.Index) *S3FIFO { return &S3FIFO{lists: newLists(x, 2)} }
 
@@ -89,8 +94,10 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 	small, main := &f.all[s3Small], &f.all[s3Main]
 	fromSmall, fromMain := small.oldest, main.oldest
 	left, smallLeft := f.Len(), small.n // without those chosen
+	moved := 0
 	// again puts s at the recent end of main, where the scan will meet it.
 	again := func(s uint32, hits uint8) {
+		moved++
 		f.push(main, s)
 		f.nodes.At(s).flags = hits
 		if fromMain == 0 {
@@ -113,6 +120,9 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 			continue
 		}
 		hits := f.nodes.At(s).flags & s3Hits
+		if moved == s3Patience {
+			hits = 0
+		}
 		switch {
 		case isSmall && hits > 1:
 			smallLeft--
