@@ -18,7 +18,7 @@ import "github.com/lmcache/lmcache-go/kv"
 // keys on the way takes the next ones whatever their hits: where all of a large tier
 // was hit, a caller would wait for all of it to go around.
 //
-// It costs 12 bytes a tracked key and 9 to 16 a ghost: 20 to 26 a tracked key.
+// It costs 8 bytes a tracked key and 9 to 16 a ghost: 16 to 22 a tracked key.
 //
 // Source: Yang et al., FIFO queues are all you need for cache eviction, SOSP'23,
 // algorithm 1.
@@ -68,7 +68,7 @@ func (f *S3FIFO) Touched(slots []uint32) {
 	for _, s := range slots {
 		if f.of(s) != nil {
 			at := f.nodes.At(s)
-			at.flags = min(at.flags&s3Hits+1, s3Hits)
+			at.setFlags(min(at.flags()&s3Hits+1, s3Hits))
 		}
 	}
 }
@@ -80,7 +80,7 @@ func (f *S3FIFO) Removed(slots []uint32) {
 		if from == nil {
 			continue
 		}
-		if from == &f.all[s3Small] && f.nodes.At(s).flags&s3Chosen != 0 {
+		if from == &f.all[s3Small] && f.nodes.At(s).flags()&s3Chosen != 0 {
 			f.ghosts.add(uint32(f.index.Hash(s)), f.Len()*9/10)
 		}
 		f.drop(s)
@@ -99,7 +99,7 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 	again := func(s uint32, hits uint8) {
 		moved++
 		f.push(main, s)
-		f.nodes.At(s).flags = hits
+		f.nodes.At(s).setFlags(hits)
 		if fromMain == 0 {
 			fromMain = s
 		}
@@ -109,9 +109,9 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 		isSmall := fromSmall != 0 && (smallLeft*10 >= left || fromMain == 0)
 		switch {
 		case isSmall:
-			s, fromSmall = fromSmall, f.nodes.At(fromSmall).next
+			s, fromSmall = fromSmall, f.nodes.At(fromSmall).after()
 		case fromMain != 0:
-			s, fromMain = fromMain, f.nodes.At(fromMain).next
+			s, fromMain = fromMain, f.nodes.At(fromMain).after()
 		default:
 			n = 0
 			continue
@@ -119,7 +119,7 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 		if !evictable(s) {
 			continue
 		}
-		hits := f.nodes.At(s).flags & s3Hits
+		hits := f.nodes.At(s).flags() & s3Hits
 		if moved == s3Patience {
 			hits = 0
 		}
@@ -138,7 +138,8 @@ func (f *S3FIFO) Victims(dst []uint32, n int, evictable func(slot uint32) bool) 
 		dst = append(dst, s)
 	}
 	for _, s := range dst[first:] {
-		f.nodes.At(s).flags |= s3Chosen
+		at := f.nodes.At(s)
+		at.setFlags(at.flags() | s3Chosen)
 	}
 	return dst
 }
