@@ -235,7 +235,7 @@ func (d *driver) replay(start int64) error {
 		}
 	}
 	if err := d.Source.Err(); err != nil {
-		return fmt.Errorf("replay %s: %w", d.Path, err)
+		return fmt.Errorf("replay: %w", err)
 	}
 	return nil
 }

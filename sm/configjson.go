@@ -52,6 +52,13 @@ func (c Config) object() map[string]any {
 	if c.NotifierIntervalMS != 5 {
 		object["periodic_notifier_interval_ms"] = c.NotifierIntervalMS
 	}
+	if len(c.Quotas) > 0 {
+		quotas := map[string]any{}
+		for _, q := range c.Quotas {
+			quotas[q.name()] = q.LimitBytes
+		}
+		object["quotas"] = quotas
+	}
 	if len(tiers) > 1 || tiers[0].Tag != DefaultTag {
 		list := make([]any, len(tiers))
 		for i, t := range tiers {
@@ -60,13 +67,6 @@ func (c Config) object() map[string]any {
 			list[i] = one
 		}
 		object["l1_manager_config"], object["l1_manager_configs"] = list[0], list
-	}
-	if len(c.Quotas) > 0 {
-		quotas := map[string]any{}
-		for _, q := range c.Quotas {
-			quotas[q.name()] = q.LimitBytes
-		}
-		object["quotas"] = quotas
 	}
 	return object
 }

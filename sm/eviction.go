@@ -48,7 +48,7 @@ func (c *evictionController) step(now int64) (next int64) {
 
 // cycle runs one cycle and returns the keys that went.
 func (c *evictionController) cycle() []kv.ObjectKey {
-	defer c.m.survive("L1 eviction", nil)
+	defer c.m.survive("L1 eviction")
 	if c.tier.l1.HasSalts() {
 		return c.quotaCycle()
 	}

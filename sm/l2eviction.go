@@ -100,7 +100,7 @@ func (e *l2Eviction) cycle() (gone int64) {
 	if e.policy == nil {
 		return 0
 	}
-	defer e.m.survive("L2 eviction from "+e.adapter.Name(), nil)
+	defer e.m.survive("L2 eviction from " + e.adapter.Name())
 	victims := e.victims()
 	if victims == nil {
 		return 0

@@ -112,7 +112,7 @@ func TestEvictionSurvivesAPanic(t *testing.T) {
 	f := &stubStore{capacity: 4, found: span(0, 4), panics: "Delete"}
 	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU"}`, nil)
 	r.sleep(time.Second)
-	if got := f.keys(); got != "0 1 2 3" || !strings.Contains(r.log.String(), "L2 eviction from stub: Delete") {
+	if got := f.keys(); got != "0 1 2 3" || !strings.Contains(r.log.String(), "L2 adapter stub, delete: panic: Delete") {
 		t.Errorf("the store holds %q, logged %q; want all, and the panic", got, r.log.String())
 	}
 	f.panics = ""

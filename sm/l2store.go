@@ -25,8 +25,7 @@ func (m *Manager) addAdapter(c Adapter, opt Options) error {
 		return err
 	}
 	t := m.tiers[a.tier]
-	var err error
-	a.Adapter, err = opt.Adapters[c.Type].New([]byte(c.JSON), l2.Env{
+	store, err := opt.Adapters[c.Type].New([]byte(c.JSON), l2.Env{
 		Clock: m.clock, Log: m.log, NoPayload: opt.Memory == ScratchMemory, Listener: a.eviction.listener(),
 		Notify: func() {
 			t.store.task.Wake()
@@ -36,6 +35,7 @@ func (m *Manager) addAdapter(c Adapter, opt Options) error {
 	if err != nil {
 		return err
 	}
+	a.Adapter = &guard{Adapter: store, m: m}
 	t.adapters = append(t.adapters, len(m.adapters))
 	m.adapters = append(m.adapters, a)
 	return nil
@@ -77,19 +77,16 @@ func (m *Manager) DeleteL2(i int, keys []kv.ObjectKey) (int, error) {
 	return m.adapters[i].Delete(keys), nil
 }
 
-// survive is deferred around what a controller does: a panic, of an adapter say,
-// is logged and does not end the controller; after it, clean is called. In
-// LMCache an exception ends the eviction thread and leaves a prefetch without a
-// result for ever.
+// survive is deferred around a cycle of eviction: a panic is logged, and the next
+// cycle runs. In LMCache an exception ends the thread.
 //
-// Source: reference storage-manager.md, section 11, items 5 and 6.
-func (m *Manager) survive(what string, clean func()) {
-	r := recover()
-	if r == nil {
-		return
+// Source: reference storage-manager.md, section 11, item 6.
+func (m *Manager) survive(what string) {
+	if r := recover(); r != nil {
+		m.logPanic(what, r)
 	}
-	m.log.Error(fmt.Sprintf("%s: %v", what, r), "stack", string(debug.Stack()))
-	if clean != nil {
-		clean()
-	}
+}
+
+func (m *Manager) logPanic(what string, r any) {
+	m.log.Error(fmt.Sprintf("%s: panic: %v", what, r), "stack", string(debug.Stack()))
 }

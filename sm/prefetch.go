@@ -36,14 +36,12 @@ type prefetch struct {
 	lock    kv.LockMode
 	call    trace.CallToken // of the submission
 
-	// One a tier: when the locks of inL1 there were taken.
-	lockedNS []int64
-
-	owner  []int8    // one a cell with several L1s: the tier that holds or will hold it; nil with one
-	inL1   kv.Bitmap // resident and locked by this request at step 1
-	served kv.Bitmap // planned from L1: still locked
-	loaded kv.Bitmap // loaded and locked
-	found  kv.Bitmap // in L1 or in a store
+	lockedNS []int64   // when the locks of inL1 were taken, by tier
+	owner    []int8    // one a cell with several L1s: the tier that holds or will hold it; nil with one
+	inL1     kv.Bitmap // resident and locked by this request at step 1
+	served   kv.Bitmap // planned from L1: still locked
+	loaded   kv.Bitmap // loaded and locked
+	found    kv.Bitmap // in L1 or in a store
 
 	lookups []lookup // one an adapter
 	source  []int16  // one a cell: the adapter to load from; -1 none
@@ -101,16 +99,16 @@ func (p *prefetch) relock() {
 		if now-p.lockedNS[t] < tier.cfg.L1.ReadTTLSeconds*int64(time.Second) || p.inL1.Count() == 0 {
 			continue
 		}
-		var cells []int
+		var held []int
 		for c := range p.keys {
 			if p.inL1.Test(c) {
-				cells = append(cells, c)
+				held = append(held, c)
 			}
 		}
-		cells = p.ofTier(t, cells)
+		held = p.ofTier(t, held)
+		locked := tier.l1.LockResident(p.at(held), p.readers)
 		p.lockedNS[t], p.inL1 = now, p.inL1.Clone()
-		locked := tier.l1.LockResident(p.at(cells), p.readers)
-		for i, c := range cells {
+		for i, c := range held {
 			if !locked.Test(i) {
 				p.inL1.Clear(c)
 			}

@@ -2,7 +2,6 @@ package sm
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -57,7 +56,10 @@ func (c Config) validateQuotas(adapters []Adapter) error {
 	if len(c.Quotas) == 0 {
 		return nil
 	}
-	heeded := slices.ContainsFunc(c.Tiers(), func(t L1Manager) bool { return t.Eviction.Policy == IsolatedLRU })
+	heeded := false
+	for _, t := range c.Tiers() {
+		heeded = heeded || t.Eviction.Policy == IsolatedLRU
+	}
 	for _, a := range adapters {
 		heeded = heeded || a.Eviction != nil && a.Eviction.Policy == IsolatedLRU
 	}

@@ -156,6 +156,7 @@ func (f *stubStore) query(id l2.TaskID) (kv.Bitmap, bool) {
 }
 
 func (f *stubStore) Unlock(keys []kv.ObjectKey) {
+	f.may("Unlock")
 	for _, k := range keys {
 		if f.locks[k]--; f.locks[k] == 0 {
 			delete(f.locks, k)

@@ -173,6 +173,9 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	opt.Source, opt.Manager = src, replay.StorageManager(manager)
 	result, err := replay.Run(ctx, opt)
 	if err != nil {
+		if src.Err() != nil {
+			err = about(o.path, err)
+		}
 		return err
 	}
 	if n := result.Records.Failed; n > 0 {

@@ -30,7 +30,7 @@ func opener(fields string) l2test.Open {
 
 // Without faults it is its inner adapter.
 func TestSuite(t *testing.T) {
-	l2test.Run(t, l2test.Subject{New: func(*testing.T) l2test.Open { return opener("") }, Volatile: true, DeletesLocked: true})
+	l2test.Run(t, l2test.Subject{New: func(*testing.T) l2test.Open { return opener("") }, Volatile: true})
 }
 
 func TestGaps(t *testing.T) {

@@ -24,8 +24,6 @@ type Subject struct {
 	New func(t *testing.T) Open
 	// Volatile: a store that is opened again is empty.
 	Volatile bool
-	// DeletesLocked: Delete takes locked keys too, as LMCache's mock does.
-	DeletesLocked bool
 	// MaxObject is the largest object that the store takes; 1 MiB if zero.
 	MaxObject int
 	// Grain: objects whose sizes are the same multiple of it, rounded up, are
@@ -203,15 +201,8 @@ func locks(t *testing.T, s Subject, virtual bool) {
 	r.Unlock(keys) // neither is locked: nothing happens
 	r.Lookup(keys...)
 	r.Lookup(keys[0])
-	wantKept := 0
-	if s.DeletesLocked {
-		wantKept = 1
-	}
-	if n := r.Delete(keys[:1]); n != wantKept {
-		t.Fatalf("Delete of a locked key: %d; want %d", n, wantKept)
-	}
-	if s.DeletesLocked {
-		return
+	if n := r.Delete(keys[:1]); n != 0 {
+		t.Fatalf("Delete of a locked key: %d; want 0", n)
 	}
 	r.Unlock(keys[:1])
 	if n := r.Delete(keys[:1]); n != 0 {

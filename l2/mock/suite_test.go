@@ -19,7 +19,6 @@ func TestSuite(t *testing.T) {
 				return mock.New([]byte(`{"max_size_gb": 1, "mock_bandwidth_gb": 100}`), env)
 			}
 		},
-		Volatile:      true,
-		DeletesLocked: true,
+		Volatile: true,
 	})
 }
