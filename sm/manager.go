@@ -257,7 +257,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
 	p.call = call
-	if skipL2 || len(m.adapters) == 0 {
+	if skipL2 || !m.hasStoreFor(spec.L2Tags) {
 		p.lockL1()
 		p.plan(p.inL1)
 		p.found = p.grid.needed(p.found) // so says LMCache of a request that asks no store

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ type prefetch struct {
 	layouts []kv.Layout    // one a row
 	readers int
 	lock    kv.LockMode
+	usesL1  bool            // the request allows what L1 is made of
+	l2Tags  []kv.MemoryTag  // of the stores that it allows; nil for all
 	call    trace.CallToken // of the submission
 
 	lockedNS []int64   // when the locks of inL1 were taken, by tier
@@ -65,7 +68,8 @@ type load struct {
 // newPrefetch starts a request: every resident key gets the request's locks.
 // It copies what it keeps of spec.
 func (m *Manager) newPrefetch(id int64, spec *kv.PrefetchSpec) *prefetch {
-	p := &prefetch{m: m, id: id, grid: newGrid(spec), readers: clampLocks(int(spec.Readers)), lock: spec.Lock}
+	p := &prefetch{m: m, id: id, grid: newGrid(spec), readers: clampLocks(int(spec.Readers)), lock: spec.Lock,
+		usesL1: allows(spec.L1Tags, l1Tag), l2Tags: slices.Clone(spec.L2Tags)}
 	p.keys = make([]kv.ObjectKey, 0, p.grid.cells())
 	for i := range spec.Groups {
 		p.keys = append(p.keys, spec.Groups[i].Keys...)
@@ -83,7 +87,14 @@ func (p *prefetch) lockL1() {
 	for t := range p.lockedNS {
 		p.lockedNS[t] = p.m.clock.Now()
 	}
-	p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
+	if p.usesL1 {
+		p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
+	} else { // what is loaded goes to L1 all the same, where there is not such an object already
+		p.inL1 = kv.NewBitmap(len(p.keys))
+		if len(p.m.tiers) > 1 {
+			p.owner = make([]int8, len(p.keys))
+		}
+	}
 	p.found = p.inL1
 	for row := range p.grid.rows {
 		p.m.tellChain(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
@@ -187,7 +198,11 @@ func (p *prefetch) plan(found kv.Bitmap) {
 // submitLookups is step 2: all keys, also those found in L1, in every store.
 func (p *prefetch) submitLookups() {
 	for _, a := range p.m.adapters {
-		p.lookups = append(p.lookups, lookup{id: a.SubmitLookup(p.keys)})
+		l := lookup{done: true}
+		if allows(p.l2Tags, a.memory) {
+			l = lookup{id: a.SubmitLookup(p.keys)}
+		}
+		p.lookups = append(p.lookups, l)
 	}
 	p.source = make([]int16, len(p.keys))
 }

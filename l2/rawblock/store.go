@@ -1,6 +1,7 @@
 package rawblock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -75,6 +76,7 @@ func New(c Config, env l2.Env) (_ *Store, err error) {
 	if err := s.recover(); err != nil {
 		return nil, err
 	}
+	s.tellFound()
 	if err := s.writeCheckpoint(false); err != nil { // from now on the slots count, not this index
 		return nil, fmt.Errorf("checkpoint of %s: %w", s.c.DevicePath, err)
 	}
@@ -83,6 +85,21 @@ func New(c Config, env l2.Env) (_ *Store, err error) {
 	s.Tasks = l2.NewTasks(env, s, l2.Effort{Workers: s.c.StoreWorkers, Batch: 1},
 		l2.Effort{Workers: s.c.LookupWorkers, Batch: 1024}, l2.Effort{Workers: s.c.LoadWorkers, Batch: 1})
 	return s, nil
+}
+
+// tellFound tells of what the index has, by slot: the index does not say when an
+// object was used.
+func (s *Store) tellFound() {
+	if s.env.Found == nil || len(s.objects) == 0 {
+		return
+	}
+	keys, sizes := make([]kv.ObjectKey, 0, len(s.objects)), make([]int64, len(s.objects))
+	for k := range s.objects {
+		sizes[len(keys)] = s.c.SlotBytes
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b kv.ObjectKey) int { return cmp.Compare(s.objects[a].slot, s.objects[b].slot) })
+	s.env.Found(keys, sizes)
 }
 
 // Name returns "raw_block".
