@@ -37,6 +37,21 @@ type simSetup struct {
 // simKeys is how many conversations there are, and chunks in each.
 const simConversations, simChunks = 6, 5
 
+// simSalts are those of the conversations, in turn; the first of them may have
+// quotas.
+var simSalts = []string{"", "a", "b"}
+
+var simScopes = func() (scopes []kv.Scope) {
+	for _, salt := range simSalts {
+		scope, err := kv.InternScope("sim", salt)
+		if err != nil {
+			panic(err)
+		}
+		scopes = append(scopes, scope)
+	}
+	return scopes
+}()
+
 // simLayouts are those of the two object groups.
 var simLayouts = [2]kv.Layout{simLayout(1000), simLayout(2600)}
 
@@ -57,6 +72,11 @@ func newSimSetup(rng *rand.Rand, stores l2.Registry) simSetup {
 		c.Eviction = sm.EvictionConfig{Policy: pick(rng, sm.EvictionPolicies), Watermark: pick(rng, []float64{0, 0.4, 0.8}), Ratio: pick(rng, []float64{0.1, 0.3, 1})}
 		if c.Validate(stores) == nil { // a policy that this build has
 			break
+		}
+	}
+	if c.Eviction.Policy == sm.IsolatedLRU {
+		for _, salt := range simSalts[:rng.IntN(len(simSalts))] {
+			c.Quotas = append(c.Quotas, sm.Quota{Salt: salt, LimitBytes: c.L1.SizeBytes * rng.Int64N(4) / 3})
 		}
 	}
 	c.StorePolicy, c.PrefetchPolicy = pick(rng, sm.StorePolicies), pick(rng, sm.PrefetchPolicies)
@@ -190,7 +210,7 @@ func (c *simCaller) done() {
 func (c *simCaller) prefix(conversation, chunks, group int) []kv.ObjectKey {
 	out := make([]kv.ObjectKey, chunks)
 	for i := range out {
-		out[i] = kv.ObjectKey{HashLen: 4, Group: uint32(group)}
+		out[i] = kv.ObjectKey{HashLen: 4, Group: uint32(group), Scope: simScopes[conversation%len(simScopes)]}
 		out[i].Hash[0], out[i].Hash[1] = byte(conversation), byte(i)
 	}
 	return out
