@@ -645,6 +645,9 @@ func TestSimOnThreads(t *testing.T) {
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		setup := newSimSetup(rng)
+		for setup.several { // there a release can take the lock that another's reader relies on: keys name no tier
+			setup = newSimSetup(rng)
+		}
 		setup.strict, setup.callers, setup.steps = true, 4, 400
 		setup.lives(600, 600)
 		for i := range setup.stores {
@@ -671,17 +674,17 @@ func TestSimOnThreads(t *testing.T) {
 		wg.Wait()
 		start := time.Now()
 		for idle := 0; idle < 100 && time.Since(start) < 20*time.Second; runtime.Gosched() { // stores still run, and what their ends wake
-			if idle++; !w.settled() || !setup.several && locked(w.m) {
+			if idle++; !w.settled() || locked(w.m) {
 				idle = 0
 			}
 		}
 		err = w.check()
 		for _, k := range w.m.Snapshot().Keys {
-			if (k.Temporary || k.ReadLocked || k.Staged) && !setup.several {
+			if k.Temporary || k.ReadLocked || k.Staged {
 				err = fmt.Errorf("nobody holds anything, but there is %+v", k)
 			}
 		}
-		w.m.Clear(setup.several)
+		w.m.Clear(false)
 		if s := w.m.Stats(); err == nil && s.UsedBytes+s.PendingPrefetches != 0 {
 			err = fmt.Errorf("after a clear there is %+v", s)
 		}
