@@ -197,8 +197,8 @@ func (d *DeadRing) reader() *ringReader {
 
 // nextDead is next for a dead ring, in which nothing is wrong but counted.
 func (c *ringReader) nextDead() bool {
-	if !c.looked {
-		c.looked = true
+	if !c.fresh {
+		c.fresh = true
 		_ = c.look()
 	}
 	ok, _ := c.next()
@@ -361,7 +361,7 @@ func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) 
 				for i := range c.shards {
 					c.shards[i].until = math.MaxUint64
 				}
-				c.looked = false
+				c.fresh = false
 				continue
 			}
 			if _, there := seqs[c.frame.ID]; there {

@@ -575,8 +575,9 @@ func TestRepairOfALiveRecording(t *testing.T) {
 // places of the input's choice. Properties: no panic, an end, a sound file with
 // the calls that the file had, and no more calls than fit the ring.
 func FuzzRecoverRing(f *testing.F) {
-	s := newStepped(Options{RingBytes: 2048}, 0)
+	s := newStepped(Options{RingBytes: 4096}, 2)
 	for i := range 40 {
+		s.aim(i % 3)
 		s.call(OpFinishWrite, oneKey(i), true)
 		s.drainOne()
 		if i%5 == 0 {

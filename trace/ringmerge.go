@@ -55,10 +55,10 @@ type ringReader struct {
 	frame ringFrame // the last one that was read
 	at    int       // its shard
 
-	dead   bool  // the ring is: what is claimed and not committed never will be
-	looked bool  // in a dead ring
-	holes  int64 // places where that is so
-	bad    int64 // places where something stands that is no frame
+	dead  bool  // the ring is: what is claimed and not committed never will be
+	fresh bool  // in a dead ring: all shards were looked at
+	holes int64 // places where that is so
+	bad   int64 // places where something stands that is no frame
 }
 
 // shardReader is the consumer's end of a shard.
@@ -109,18 +109,9 @@ func (c *ringReader) look() error {
 	if c.now != nil {
 		now := c.now()
 		for i := range c.shards {
-			s := &c.shards[i]
-			if s.pos >= s.end {
-				s.floor = c.seen // none from here on was claimed at the last look
-			}
-			if s.ready && s.key > now {
-				s.key = now // it was there before now: its clock was wrong
-			}
-			tail := s.tail.Load()
-			s.end, s.closed = tail&^ringClosed, tail&ringClosed != 0
+			c.shards[i].look(now, c.seen)
 		}
-		c.seen = max(c.seen, now-mergeSlack)
-		c.limit = math.MaxInt64
+		c.looked(now)
 	}
 	for i := range c.shards {
 		if err := c.advance(&c.shards[i]); err != nil {
@@ -128,6 +119,24 @@ func (c *ringReader) look() error {
 		}
 	}
 	return nil
+}
+
+// look notes what is claimed. The clock said now before, and seen at the last look.
+func (s *shardReader) look(now, seen int64) {
+	if s.pos >= s.end {
+		s.floor = seen // none from here on was claimed at the last look
+	}
+	if s.ready && s.key > now {
+		s.key = now // it was there before now: its clock was wrong
+	}
+	tail := s.tail.Load()
+	s.end, s.closed = tail&^ringClosed, tail&ringClosed != 0
+}
+
+// looked ends the look that began at now.
+func (c *ringReader) looked(now int64) {
+	c.seen = max(c.seen, now-mergeSlack)
+	c.limit = math.MaxInt64
 }
 
 // advance makes the next frame of s ready, or says by the limit that it is not.
