@@ -377,8 +377,7 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok b
 		return t, false
 	}
 	first, last := &keys[0], &keys[len(keys)-1]
-	rank, scope, group, hashLen := first.Rank, first.Scope, first.Group, first.HashLen
-	if last.Rank != rank || last.Group != group || !r.defs.scopes.has(uint32(scope)) ||
+	if last.Rank != first.Rank || last.Group != first.Group || !r.defs.scopes.has(uint32(first.Scope)) ||
 		shape.layout && !r.defs.layouts.has(uint32(a.Layout)) {
 		return t, false
 	}
@@ -402,15 +401,20 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok b
 	} else {
 		mmapio.Publish(s.tail, pos+n)
 	}
-	mono := r.machineNow() - r.start
+	var mono int64
+	if r.ticks != nil {
+		mono = r.ticks.Now() - r.start
+	} else {
+		mono = clock.Real{}.Now() - r.start
+	}
 	b := s.data[off : off+n : off+n]
 	h := (*[front]byte)(b)
 	putRingWord(h[:], 8, uint64(mono))
-	putRingWord(h[:], 16, g.dropped.Load()&(1<<32-1)|uint64(op)<<32)
-	putRingWord(h[:], 24, uint64(len(keys))|1<<32)
-	putRingWord(h[:], 32, uint64(len(keys))|uint64(hashLen)<<32)
-	putRingWord(h[:], 40, uint64(scope)|uint64(group)<<32)
-	putRingWord(h[:], 48, rank)
+	putRingWord(h[:], 16, g.dropped.Load()&(1<<32-1)+uint64(op)<<32)
+	putRingWord(h[:], 24, uint64(len(keys))+1<<32)
+	putRingWord(h[:], 32, uint64(len(keys))+uint64(first.HashLen)<<32)
+	putRingWord(h[:], 40, uint64(first.Scope)+uint64(first.Group)<<32)
+	putRingWord(h[:], 48, first.Rank)
 	hashes := mmapio.Blocks(b[front:], len(keys))
 	var diff uint64
 	if len(keys) == 1 {

@@ -230,8 +230,8 @@ func drainAll(b *testing.B, c *ringReader) {
 func BenchmarkDrain(b *testing.B) {
 	for _, keys := range []int{1, 32} {
 		frame := ringFrameBytes + 8 + ringRunBytes + keys*kv.MaxHash
-		perRing := defaultRingBytes / 2 / frame
-		// rounds fills half the ring and runs empty on it, b.N calls in all.
+		perRing := defaultRingBytes / 4 / frame
+		// rounds fills a quarter of the ring and runs empty on it, b.N calls in all.
 		// The lists are those of a block of 4096 chunks, or new each time.
 		rounds := func(b *testing.B, r *Recorder, fresh bool, empty func(n int)) {
 			lists := make([][]kv.ObjectKey, 4096/keys)
@@ -288,7 +288,12 @@ func BenchmarkDrain(b *testing.B) {
 			clear(dst) // present
 			off := 0
 			rounds(b, r, false, func(n int) {
-				s := &c.shards[0]
+				s := &c.shards[0] // the one that has most to read
+				for i := range c.shards {
+					if t := &c.shards[i]; t.tail.Load()-t.pos > s.tail.Load()-s.pos {
+						s = t
+					}
+				}
 				pos := s.pos
 				for range n {
 					at := int(pos & s.mask)
