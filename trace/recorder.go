@@ -461,7 +461,7 @@ func (r *Recorder) call(op Op, a *Args) (t CallToken) {
 	putRingWord(b, 8, uint64(p.monoNS))
 	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1)|uint64(op)<<32)
 	if kind == ringCallWall {
-		putRingWord(b, 24, uint64(p.wallNS))
+		putRingWord(b, 24, uint64(r.sim.Wall()))
 	}
 	putRingArgs(b[header:], args, a, runs)
 	r.put(p, n, kind)
@@ -469,12 +469,12 @@ func (r *Recorder) call(op Op, a *Args) (t CallToken) {
 	return r.token(op, p.id|p.pos, p.monoNS)
 }
 
-// place is a claimed frame, and when it was.
+// place is a claimed frame. It is small enough to be kept in registers.
 type place struct {
 	*shard
-	pos            uint64
-	monoNS, wallNS int64
-	pinned         bool // the caller is, until put
+	pos    uint64
+	monoNS int64 // when it was claimed
+	pinned bool  // the caller is, until put
 }
 
 // take claims n bytes, at most maxFrame, where there is room: the processor's
@@ -483,32 +483,34 @@ type place struct {
 // the common shard. Where there is none the place says whose room was missing.
 func (r *Recorder) take(n int) (p place, state claimState) {
 	g := r.ring
-	p.shard = g.common()
+	own := g.common()
 	if last := len(g.shards) - 1; last > 0 {
 		cpu := mmapio.Pin()
 		if cpu < last && n <= g.shards[cpu].maxFrame() && g.open.Load() {
-			p.shard = &g.shards[cpu]
-			if p.pos, state = p.claimPinned(uint64(n)); state == claimDone {
-				p.pinned = true
-				p.monoNS, p.wallNS = r.now()
-				return p, claimDone
+			own = &g.shards[cpu]
+			if pos, state := own.claimPinned(uint64(n)); state == claimDone {
+				return place{own, pos, r.now(), true}, claimDone
 			}
 		}
 		mmapio.Unpin()
 	}
-	own, common := p.shard, g.common()
-	p.shard = common
-	p.monoNS, p.wallNS = r.now()
-	p.pos, state = common.claim(n)
-	if state != claimFull {
-		return p, state
+	mono := r.now()
+	pos, state := g.common().claim(n)
+	switch {
+	case state != claimFull:
+		return place{g.common(), pos, mono, false}, state
+	case r.block:
+		return r.takeWait(n)
 	}
-	if r.block {
-		p.pos, state = common.claimWait(n, func() { p.monoNS, p.wallNS = r.now() })
-		return p, state
-	}
-	p.shard = own
-	return p, state
+	return place{own, 0, 0, false}, claimFull
+}
+
+// takeWait takes n bytes of the common shard when there is room.
+func (r *Recorder) takeWait(n int) (p place, state claimState) {
+	var mono int64
+	s := r.ring.common()
+	pos, state := s.claimWait(n, func() { mono = r.now() })
+	return place{s, pos, mono, false}, state
 }
 
 // put commits the frame of n bytes at p.
@@ -520,15 +522,14 @@ func (r *Recorder) put(p place, n int, kind uint64) {
 	p.committed(p.pos + uint64(n))
 }
 
-// now returns the time since the start. The Unix time is given on a virtual clock
-// only: else the drain reckons it.
+// now returns the time since the start.
 //
 //go:nosplit
-func (r *Recorder) now() (monoNS, wallNS int64) {
+func (r *Recorder) now() int64 {
 	if r.sim == nil {
-		return r.machineNow() - r.start, 0
+		return r.machineNow() - r.start
 	}
-	return max(r.sim.Now()-r.start, 0), r.sim.Wall()
+	return max(r.sim.Now()-r.start, 0)
 }
 
 //go:nosplit

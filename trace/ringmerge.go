@@ -47,6 +47,7 @@ type ringReader struct {
 
 	seen   int64  // what is not claimed yet will have a later time, as of the last look
 	limit  int64  // frames below this key may be read
+	others int64  // no shard but the one that was read last has a frame ready with a lower key
 	frames uint64 // calls read since creation
 	drops  uint64 // drops that the frames read have told of
 	held   uint64 // bytes that were read and not given back
@@ -113,6 +114,12 @@ func (c *ringReader) look() error {
 		}
 		c.looked(now)
 	}
+	return c.advanceAll()
+}
+
+// advanceAll makes the next frame of every shard ready where there is one.
+func (c *ringReader) advanceAll() error {
+	c.others = math.MinInt64
 	for i := range c.shards {
 		if err := c.advance(&c.shards[i]); err != nil {
 			return err
@@ -250,19 +257,14 @@ func (c *ringReader) next() (ok bool, err error) {
 
 // choose returns the shard whose frame is to be read next, -1 if there is none.
 func (c *ringReader) choose() (best int, err error) {
-	best = -1
-	if err := c.advance(&c.shards[c.at]); err != nil {
+	last := &c.shards[c.at]
+	if err := c.advance(last); err != nil {
 		return -1, err
 	}
-	lowest := int64(math.MaxInt64)
-	for i := range c.shards {
-		s := &c.shards[i]
-		if s.ready && (best < 0 || s.key < lowest) {
-			best, lowest = i, s.key
+	if best = c.at; !last.ready || last.key >= min(c.others, c.limit) {
+		if best = c.lowest(); best < 0 {
+			return -1, nil
 		}
-	}
-	if best < 0 || lowest >= c.limit && c.limit < math.MaxInt64 {
-		return -1, nil
 	}
 	// Once for each shard at most: calls and outcomes that wait for each other in
 	// a circle are damage.
@@ -279,6 +281,7 @@ func (c *ringReader) choose() (best int, err error) {
 		if of.pos > call&ringPosMask {
 			break // it was read
 		}
+		c.others = math.MinInt64
 		if err := c.peek(of); err != nil {
 			return -1, err
 		}
@@ -291,6 +294,29 @@ func (c *ringReader) choose() (best int, err error) {
 		best = int(call >> ringShardBits)
 	}
 	return best, nil
+}
+
+// lowest returns the shard with the lowest key of those that are ready, -1 if it
+// may not be read.
+func (c *ringReader) lowest() (best int) {
+	best = -1
+	lowest := int64(math.MaxInt64)
+	c.others = math.MaxInt64
+	for i := range c.shards {
+		s := &c.shards[i]
+		switch {
+		case !s.ready:
+		case best < 0 || s.key < lowest:
+			c.others = min(c.others, lowest)
+			best, lowest = i, s.key
+		default:
+			c.others = min(c.others, s.key)
+		}
+	}
+	if best < 0 || lowest >= c.limit && c.limit < math.MaxInt64 {
+		return -1
+	}
+	return best
 }
 
 // call takes a frame apart. It stores field by field: a frame that is returned and

@@ -201,10 +201,8 @@ func (w *mergeWorld) consume() {
 	default:
 		if p == n+1 {
 			w.c.looked(w.began)
-			for i := range w.c.shards {
-				if err := w.c.advance(&w.c.shards[i]); err != nil {
-					w.t.Fatal(err)
-				}
+			if err := w.c.advanceAll(); err != nil {
+				w.t.Fatal(err)
 			}
 		}
 		for w.deliver() {

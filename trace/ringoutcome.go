@@ -73,7 +73,7 @@ func (r *Recorder) Outcome(t CallToken, o *Outcome) {
 	putRingWord(b, 48, uint64(o.Counts[2])|uint64(o.Counts[3])<<32)
 	putRingWord(b, 56, uint64(uint32(o.Bits[0].N))|uint64(uint32(o.Bits[1].N))<<32)
 	if r.sim != nil {
-		putRingWord(b, ringOutcomeBytes, uint64(p.wallNS))
+		putRingWord(b, ringOutcomeBytes, uint64(r.sim.Wall()))
 	}
 	at := header
 	for i := range o.Bits {
