@@ -60,7 +60,7 @@ type Options struct {
 	Build        string // which program recorded
 
 	RingDir   string   // folder of the ring file; shared memory if empty
-	RingBytes int      // of calls that the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
+	RingBytes int      // of calls that all shards of the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
 	Overflow  Overflow // when the ring is full
 	// NoOutcomes leaves out what came of the calls.
 	NoOutcomes bool
@@ -596,6 +596,11 @@ func (r *Recorder) close() error {
 		// header with its closed tail.
 		r.shared.Discard(ringHeaderBytes, int64(len(r.shared.Bytes())-ringHeaderBytes))
 		err = errors.Join(err, r.shared.Remove())
+	}
+	for i := range r.ring.shards {
+		if n := r.ring.shards[i].dropped.Load(); n > 0 {
+			r.log.Debug("trace recorder: a shard of the ring had no room for all calls", "shard", i, "of", len(r.ring.shards), "bytes", len(r.ring.shards[i].data), "calls", n)
+		}
 	}
 	if dropped := r.Stats().Dropped; dropped > 0 {
 		r.log.Warn(fmt.Sprintf("trace recorder closed; %d record(s) dropped", dropped))

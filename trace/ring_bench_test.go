@@ -151,7 +151,7 @@ func BenchmarkTracedCall(b *testing.B) {
 					b.Fatalf("%d dropped", dropped)
 				}
 			})
-			if producers > 1 { // what a ring for each processor would come to
+			if producers > 1 { // two recorders, which share nothing: what shards are held against
 				b.Run(name+"mode=apart", func(b *testing.B) {
 					recorders, readers := make([]*Recorder, producers), make([]*ringReader, producers)
 					for i := range recorders {

@@ -199,28 +199,18 @@ func (c *ringReader) peek(s *shardReader) error {
 	return nil
 }
 
+// leastFrame is the least length of a frame by kind; 0 for what is no kind.
+var leastFrame = [ringKindMask + 1]uint64{
+	ringPad: 8, ringCall: ringFrameBytes, ringCallWall: ringFrameBytes + 8, ringOutcome: ringOutcomeBytes, ringOutcomeWall: ringOutcomeBytes + 8,
+}
+
 // parse takes the commit word at pos apart.
 func (s *shardReader) parse(word uint64) (n, kind uint64, err error) {
 	off := s.pos & s.mask
 	n, kind = word&(1<<32-1)&^ringKindMask, word&ringKindMask
-	if word&^(1<<32-1) != s.tag(s.pos) || n == 0 || off+n > uint64(len(s.data)) || s.pos+n-s.released > uint64(len(s.data)) {
+	least := leastFrame[kind]
+	if word&^(1<<32-1) != s.tag(s.pos) || least == 0 || n < least || off+n > uint64(len(s.data)) || s.pos+n-s.released > uint64(len(s.data)) {
 		return 0, 0, fmt.Errorf("ring: word %#x at position %d is no frame's", word, s.pos)
-	}
-	var least uint64
-	switch kind {
-	case ringPad:
-		least = 8
-	case ringCall:
-		least = ringFrameBytes
-	case ringCallWall:
-		least = ringFrameBytes + 8
-	case ringOutcome:
-		least = ringOutcomeBytes
-	case ringOutcomeWall:
-		least = ringOutcomeBytes + 8
-	}
-	if least == 0 || n < least {
-		return 0, 0, fmt.Errorf("ring: frame of kind %d, %d bytes, at position %d", kind, n, s.pos)
 	}
 	return n, kind, nil
 }
