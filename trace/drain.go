@@ -40,10 +40,10 @@ const (
 	wallAnchorEvery = time.Second
 )
 
-// drain moves calls from the ring to the file, in the ring's order. It has one
-// goroutine, which owns all of it but the counts.
+// drain moves calls from the ring to the file, in the order in which the reader
+// merges its shards. It has one goroutine, which owns all of it but the counts.
 type drain struct {
-	in     ringReader
+	in     *ringReader
 	ids    *ringIDs
 	out    FrameWriter
 	log    *slog.Logger
@@ -52,8 +52,8 @@ type drain struct {
 	args Args
 	spec kv.PrefetchSpec // memory for args.Spec
 
-	outcomes bool // calls may have outcomes
-	pending  pendingCalls
+	outcomes bool           // calls may have outcomes
+	pending  []pendingCalls // of each shard
 	outcome  ringOutcomeReader
 	ticks    *clock.Ticks // to be renewed; nil if the recorder has none
 
@@ -75,6 +75,14 @@ type drain struct {
 	done chan struct{} // closed when the goroutine ends
 }
 
+func newDrain(in *ringReader, ids *ringIDs, out FrameWriter, log *slog.Logger) *drain {
+	d := &drain{in: in, ids: ids, out: out, log: log, done: make(chan struct{}), pending: make([]pendingCalls, len(in.shards))}
+	for i := range d.pending {
+		d.pending[i].most = max(maxPendingCalls/len(d.pending), maxPendingCalls/8)
+	}
+	return d
+}
+
 // run drains the ring until it is closed and empty, then seals the file.
 func (d *drain) run() {
 	defer close(d.done)
@@ -83,7 +91,6 @@ func (d *drain) run() {
 	defer timer.Stop()
 	for {
 		d.renewTicks()
-		tail := d.in.ring.tail.Load() // before the batch: what is in the ring now is all there is, if this says closed
 		n, err := d.batch()
 		d.in.release()
 		if err != nil {
@@ -94,7 +101,7 @@ func (d *drain) run() {
 			sleep = drainFirstSleep
 			continue
 		}
-		if tail&ringClosed != 0 && d.in.pos == tail&^ringClosed {
+		if d.in.finished() {
 			d.seal()
 			return
 		}
@@ -114,9 +121,12 @@ func (d *drain) run() {
 // batch moves calls until the ring is empty or enough can be given back, and
 // returns how many. An error is the ring's; the file's are dealt with here.
 func (d *drain) batch() (n int, err error) {
-	limit := uint64(min(drainBatchBytes, len(d.in.ring.data)/4))
+	limit := uint64(min(drainBatchBytes, len(d.in.ring.shards[0].data)/4))
+	if err := d.in.look(); err != nil {
+		return 0, err
+	}
 	fault := mmapio.Guard(func() {
-		for d.in.unreleased() < limit {
+		for d.in.held < limit {
 			ok, nextErr := d.in.next()
 			if !ok {
 				err = nextErr
@@ -170,7 +180,7 @@ func (d *drain) call(f *ringFrame) {
 	d.stale = true
 	d.calls++
 	if d.outcomes {
-		d.pending.add(f.Pos, f.Seq)
+		d.pending[f.ID>>ringShardBits].add(f.ID, f.Seq)
 	}
 }
 
@@ -181,9 +191,15 @@ func (d *drain) takeOutcome(f *ringFrame) {
 		d.warn("trace recorder: an outcome is lost", err)
 		return
 	}
-	seq, ok := d.pending.take(d.outcome.call)
+	shard := d.outcome.call >> ringShardBits
+	if shard >= uint64(len(d.pending)) {
+		d.lostOutcomes.Add(1)
+		d.warn("trace recorder: an outcome is lost", errRingOutcome)
+		return
+	}
+	seq, ok := d.pending[shard].take(d.outcome.call)
 	if !ok {
-		if d.outcome.call < d.pending.forgotten {
+		if d.outcome.call < d.pending[shard].forgotten {
 			d.lostOutcomes.Add(1)
 		}
 		return // else the call is not in the file, and nor is its outcome
@@ -265,11 +281,14 @@ func (d *drain) flush() {
 	}
 }
 
-// idle is run when the ring was found empty.
+// idle is run when there was nothing to move.
 func (d *drain) idle() {
 	if fault := mmapio.Guard(func() {
-		d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
-		d.tellDrops()
+		// Not while there are calls that were made before the drops.
+		if dropped := d.in.ring.dropped.Load(); d.in.empty() {
+			d.in.noteDrops(dropped & (1<<32 - 1))
+			d.tellDrops()
+		}
 		d.flush()
 	}); fault != nil {
 		d.failed(fault)

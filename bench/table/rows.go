@@ -75,7 +75,7 @@ var rows = []row{
 	{"traced call, 1 key: allocations", key{traced(1, 1, "call").name, "allocs/op"}, key{}, []goal{{atMost, 0}}},
 	{"two writers in a burst against one, 1 key", traced(1, 2, "call"), traced(1, 1, "call"), []goal{{speedOfFloor, 1.6}}},
 	{"two writers in a burst against one, 32 keys", traced(32, 2, "call"), traced(32, 1, "call"), []goal{{speedOfFloor, 1.6}}},
-	{"the same, 1 key, a ring for each writer", key{"TracedCall/recording=on/keys=1/producers=2/mode=apart", "ns/op"}, traced(1, 1, "call"), nil},
+	{"the same, 1 key, a recorder for each writer", key{"TracedCall/recording=on/keys=1/producers=2/mode=apart", "ns/op"}, traced(1, 1, "call"), nil},
 	{"tail at 5 µs spacing, p99.9", key{"Tail", "p99.9-call-ns"}, key{"Tail", "p99.9-floor-ns"}, []goal{{aboveFloor, 300}}},
 	{"tail at 5 µs spacing, p99.99", key{"Tail", "p99.99-call-ns"}, key{"Tail", "p99.99-floor-ns"}, []goal{{aboveFloor, 1000}}},
 	{"drain alone, 1 key, known list", drain(1, "lists=repeated/mode=drain"), drain(1, "mode=floor"), []goal{{speedOfFloor, 0.8}}},
