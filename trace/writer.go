@@ -8,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/mmapio"
 )
 
 // appendFile is the output of a writer: a file that grows at its end.
@@ -83,6 +84,7 @@ type writer struct {
 	blocks       []blockEntry
 	outcomes     [numOps]OutcomeTotal
 	lostOutcomes uint64
+	unnoticed    uint64 // calls given up, where there was no room to say so
 	closed       bool
 
 	// The present block.
@@ -299,6 +301,7 @@ func (w *writer) Drops(total uint64) error {
 	if w.closed {
 		return errWriterClosed
 	}
+	w.unnoticed = total // until it is written
 	if err := w.room(w.counters.nextSeq); err != nil {
 		return fmt.Errorf("write drop notice: %w", err)
 	}
@@ -356,23 +359,41 @@ func (w *writer) Sync() error {
 }
 
 // Close seals the file with its footer and closes it. Where that is not
-// possible the file stays as a crash would leave it, readable. Close may be
-// called twice.
+// possible the file stays as a crash would leave it, readable, with the counts
+// in its header. Close may be called twice.
 func (w *writer) Close() error {
 	if w.closed {
 		return nil
 	}
 	w.closed = true
-	err := w.seal()
+	var err error
+	if fault := mmapio.Guard(func() { err = w.seal() }); fault != nil {
+		err = fault
+	}
 	if err != nil {
-		w.flush()
+		w.counters.dropped = max(w.counters.dropped, w.unnoticed)
+		_ = mmapio.Guard(w.flush) // a header that is gone has no counts
 		err = fmt.Errorf("seal trace: %w", err)
 	}
 	return errors.Join(err, w.f.Close())
 }
 
+// reserved is an appendFile that holds space back for its end.
+type reserved interface{ UseReserve() }
+
 // seal makes the footer durable before the counters say that it is there.
 func (w *writer) seal() error {
+	if f, ok := w.f.(reserved); ok {
+		f.UseReserve()
+	}
+	if w.unnoticed > w.counters.dropped {
+		if err := w.room(w.counters.nextSeq); err != nil {
+			return err
+		}
+		if err := w.dropNotice(w.unnoticed); err != nil {
+			return err
+		}
+	}
 	at := w.f.Offset()
 	if err := w.emit(kindFooter, 0, w.footer().append(w.call[:frameStart])); err != nil {
 		return err
