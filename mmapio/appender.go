@@ -216,8 +216,17 @@ func (a *Appender) Sync() error {
 	return a.file.Sync() // covers stores through a mapping, which dirty the same pages
 }
 
+// whole returns a *FaultError if somebody has made the file shorter than size.
+func (a *Appender) whole(size int64) error {
+	info, err := a.file.Stat()
+	if err == nil && info.Size() < size {
+		err = &FaultError{Path: a.file.Name(), Offset: info.Size()}
+	}
+	return err
+}
+
 // Close cuts the file off at Offset and closes it. A file that somebody has made
-// shorter stays so. It may be called twice.
+// shorter stays so, which gives a *FaultError. It may be called twice.
 func (a *Appender) Close() error {
 	if a.file == nil {
 		return nil
@@ -225,8 +234,10 @@ func (a *Appender) Close() error {
 	close(a.ask)
 	<-a.done
 	err := errors.Join(unmapFile(a.head), unmapFile(a.window))
-	if info, statErr := a.file.Stat(); statErr != nil || info.Size() > a.offset {
-		err = errors.Join(err, statErr, a.file.Truncate(a.offset))
+	if cut := a.whole(a.offset); cut != nil {
+		err = errors.Join(err, cut)
+	} else {
+		err = errors.Join(err, a.file.Truncate(a.offset))
 	}
 	err = errors.Join(err, a.file.Close())
 	a.file, a.head, a.window, a.pending = nil, nil, nil, nil
@@ -248,6 +259,9 @@ func (a *Appender) extend(upTo int64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for from := a.ready.Load(); from < upTo; from = a.ready.Load() {
+		if err := a.whole(from); err != nil {
+			return err // else a hole would take the place of what was cut off
+		}
 		to := from + int64(a.opt.StepBytes)
 		if err := allocate(a.file, from, to-from); err != nil {
 			to = pageUp(upTo)

@@ -304,6 +304,16 @@ func (d *drain) flush() {
 	}
 }
 
+// tellDrift has the file say how far the counter was off, the end included.
+func (d *drain) tellDrift() {
+	if f, ok := d.out.(interface{ Drift(time.Duration) }); ok && d.ticks != nil {
+		if err := d.ticks.Renew(); err != nil {
+			d.log.Warn("trace recorder: times at the end are off", "err", err)
+		}
+		f.Drift(d.ticks.Drift())
+	}
+}
+
 // idle is run when the ring was found empty.
 func (d *drain) idle() {
 	if fault := mmapio.Guard(func() {
@@ -320,6 +330,7 @@ func (d *drain) idle() {
 func (d *drain) seal() {
 	d.look()
 	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	d.tellDrift()
 	syncErr := d.sync.stop()
 	var dropsErr, closeErr error
 	fault := mmapio.Guard(func() { dropsErr = d.out.Drops(d.in.drops + d.lost.Load()) })

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -84,6 +85,7 @@ type writer struct {
 	blocks       []blockEntry
 	outcomes     [numOps]OutcomeTotal
 	lostOutcomes uint64
+	drift        clockDrift
 	unnoticed    uint64 // calls given up, where there was no room to say so
 	closed       bool
 
@@ -260,6 +262,9 @@ func (w *writer) encodeOutcome(row *Row, seq uint64, durationNS int64, o *Outcom
 // LostOutcomes notes that total outcomes were lost since the start.
 func (w *writer) LostOutcomes(total uint64) { w.lostOutcomes = total }
 
+// Drift notes how far the clock of the calls was seen to be off the system's.
+func (w *writer) Drift(d time.Duration) { w.drift = clockDrift(max(d, 0)) + 1 }
+
 // encode writes the frames of a call: definitions that it needs, then its own.
 func (w *writer) encode(row *Row, f *foreignOp, rec *Record, a *Args) error {
 	if err := w.room(rec.Seq); err != nil {
@@ -411,7 +416,7 @@ func (w *writer) footer() *footer {
 	ft := &footer{
 		records: w.counters.records, dropped: w.counters.dropped, nextSeq: w.counters.nextSeq,
 		minMonoNS: w.minMono, maxMonoNS: w.counters.maxMonoNS, drops: w.drops, blocks: w.blocks,
-		timed: true, lostOutcomes: w.lostOutcomes,
+		timed: true, lostOutcomes: w.lostOutcomes, drift: w.drift,
 	}
 	for op := range w.outcomes {
 		if t := &w.outcomes[op]; t.Outcomes > 0 {
