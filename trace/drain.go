@@ -29,6 +29,19 @@ type FrameWriter interface {
 	Close() error
 }
 
+// vulnerable is a FrameWriter whose file others can take away or cut while it is
+// written.
+type vulnerable interface {
+	// Deleted reports whether the file has no name any more.
+	Deleted() bool
+	// Left returns how many calls the file at path still has, after Close.
+	Left(path string) uint64
+}
+
+// ErrDeleted says that the file of a recording was deleted, or replaced, before
+// the recording ended.
+var ErrDeleted = errors.New("the file was deleted while it was recorded")
+
 // How the drain paces itself. It polls, since a producer should not pay for
 // telling it of every call; only one that finds a quarter of the ring in use
 // wakes it. So the longest sleep bounds how old the file may be, not how much the
@@ -38,6 +51,7 @@ const (
 	drainLastSleep  = 20 * time.Millisecond
 	drainBatchBytes = 64 << 10 // given back at once: the head's cache line moves as seldom
 	wallAnchorEvery = time.Second
+	lookEvery       = int64(time.Second) // for a file that was deleted
 )
 
 // drain moves calls from the ring to the file, in the order in which the reader
@@ -72,6 +86,9 @@ type drain struct {
 	lost         atomic.Uint64 // calls taken from the ring that could not be written
 	lostOutcomes atomic.Uint64 // outcomes, likewise
 
+	nextLook int64  // time of the next look whether the file is still there
+	path     string // of the file
+
 	done chan struct{} // closed when the goroutine ends
 }
 
@@ -91,6 +108,10 @@ func (d *drain) run() {
 	defer timer.Stop()
 	for {
 		d.renewTicks()
+		if now := (clock.Real{}).Now(); now >= d.nextLook {
+			d.nextLook = now + lookEvery
+			d.look()
+		}
 		n, err := d.batch()
 		d.in.release()
 		if err != nil {
@@ -263,6 +284,24 @@ func (d *drain) wall(monoNS int64) int64 {
 	return d.anchorWall + (monoNS - d.anchorMono)
 }
 
+// look ends writing to a file that was deleted: it would be gone at the end, and
+// takes space until then.
+func (d *drain) look() {
+	if f, ok := d.out.(vulnerable); !ok || d.ended || !f.Deleted() {
+		return
+	}
+	d.outErr, d.ended = errors.Join(d.outErr, ErrDeleted), true
+	d.lost.Add(d.calls)
+	d.calls = 0
+	d.recorded.Store(0)
+	d.warn("trace recorder: its records are lost, and all that follow", ErrDeleted)
+	d.sync.stop()
+	d.sync = nil
+	if fault := mmapio.Guard(func() { d.out.Close() }); fault != nil {
+		return // it was cut, too
+	}
+}
+
 // renewTicks holds the counter that tells the times to the system's clock.
 func (d *drain) renewTicks() {
 	if d.ticks == nil || d.ticks.Now() < d.ticks.Due() {
@@ -278,6 +317,16 @@ func (d *drain) flush() {
 	if d.stale && !d.ended {
 		d.stale = false
 		d.out.Flush()
+	}
+}
+
+// tellDrift has the file say how far the counter was off, the end included.
+func (d *drain) tellDrift() {
+	if f, ok := d.out.(interface{ Drift(time.Duration) }); ok && d.ticks != nil {
+		if err := d.ticks.Renew(); err != nil {
+			d.log.Warn("trace recorder: times at the end are off", "err", err)
+		}
+		f.Drift(d.ticks.Drift())
 	}
 }
 
@@ -298,17 +347,32 @@ func (d *drain) idle() {
 // seal ends the file. Where writing has ended it is tried all the same: what was
 // written then still gets its counts and its end, if there is room for them.
 func (d *drain) seal() {
+	d.look()
 	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	d.tellDrift()
 	syncErr := d.sync.stop()
 	var dropsErr, closeErr error
-	fault := mmapio.Guard(func() {
-		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
+	fault := mmapio.Guard(func() { dropsErr = d.out.Drops(d.in.drops + d.lost.Load()) })
+	closeFault := mmapio.Guard(func() {
 		d.out.LostOutcomes(d.in.ring.lostOutcomes.Load() + d.lostOutcomes.Load())
 		closeErr = d.out.Close()
 	})
-	if d.outErr == nil {
-		d.outErr = errors.Join(syncErr, dropsErr, closeErr, fault)
+	err := errors.Join(syncErr, dropsErr, closeErr, fault, closeFault)
+	if f, ok := d.out.(vulnerable); ok && ofFault(errors.Join(d.outErr, err)) {
+		// It was cut: what was there is lost, too.
+		left := min(f.Left(d.path), d.calls)
+		d.lost.Add(d.calls - left)
+		d.recorded.Store(left)
 	}
+	if d.outErr == nil {
+		d.outErr = err
+	}
+}
+
+// ofFault reports whether an error says that bytes of a file are gone.
+func ofFault(err error) bool {
+	var fault *mmapio.FaultError
+	return errors.As(err, &fault)
 }
 
 // abandon ends recording because the ring's memory was overwritten: there is no

@@ -89,6 +89,8 @@ const (
 	ringDefsBytes = 64 << 20
 	// headSpare is what a file's head gets beside the config JSON.
 	headSpare = 64 << 10
+	// endReserve is held back on the disk for the last drop notice and the footer.
+	endReserve = 64 << 10
 )
 
 func (o Options) withDefaults() (Options, error) {
@@ -207,7 +209,7 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 
 // newNative creates a native file.
 func (r *Recorder) newNative(path string, h *Header) (FrameWriter, error) {
-	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(h.ConfigJSON)})
+	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(h.ConfigJSON), ReserveBytes: endReserve})
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +220,21 @@ func (r *Recorder) newNative(path string, h *Header) (FrameWriter, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// Deleted reports whether the file has no name any more.
+func (w *writer) Deleted() bool {
+	f, ok := w.f.(outputFile)
+	return ok && f.Deleted()
+}
+
+// Left returns how many calls the file at path still has, after Close: it may have
+// been cut meanwhile.
+func (w *writer) Left(path string) uint64 {
+	if s, err := SummarizeNative(path, nil); err == nil {
+		return uint64(s.Records)
+	}
+	return 0
 }
 
 // outputFile is the file that the writer gets. It says in the log when the file's
@@ -336,6 +353,7 @@ func (r *Recorder) header(opt Options) Header {
 func (r *Recorder) begin(out FrameWriter, h *Header) {
 	r.drain = newDrain(newRingReader(r.ring, func() int64 { return r.machineNow() - r.start }), newRingIDs(r.defs.mem, r.defs.tail), out, r.log)
 	r.drain.outcomes = r.outcomes
+	r.drain.path = r.path
 	if r.sim == nil {
 		r.drain.ticks = r.ticks
 		r.drain.anchor = r.anchor
