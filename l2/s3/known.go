@@ -1,17 +1,13 @@
 package s3
 
-import (
-	"github.com/lmcache/lmcache-go/kv"
-	"github.com/lmcache/lmcache-go/l2"
-)
+import "github.com/lmcache/lmcache-go/kv"
 
 // known is what this process knows to be in the store: what it wrote, looked up
 // or read, until it deletes it or finds it gone. Its arrays hold no pointers, so
 // that ten million objects cost the collector nothing.
 //
-// It tells the listener of env of all that comes and goes. The caller locks.
+// The zero value knows nothing. The caller locks.
 type known struct {
-	env     *l2.Env
 	index   kv.Index
 	objects kv.Slab[object] // by slot of index
 	bytes   int64           // sum of the sizes
@@ -48,11 +44,8 @@ func (n *known) learn(k *kv.ObjectKey, size int64) *object {
 		*n.objects.At(slot) = object{}
 	}
 	o := n.objects.At(slot)
-	if o.size != size {
-		n.bytes += size - o.size
-		o.size = size
-		n.env.Stored([]kv.ObjectKey{*k}, []int64{size})
-	}
+	n.bytes += size - o.size
+	o.size = size
 	delete(n.missed, *k)
 	delete(n.missedBefore, *k)
 	return o
@@ -82,7 +75,6 @@ func (n *known) forget(k *kv.ObjectKey) bool {
 	}
 	n.bytes -= n.objects.At(slot).size
 	n.index.Release(slot)
-	n.env.Deleted([]kv.ObjectKey{*k})
 	return true
 }
 

@@ -106,7 +106,7 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{env: env, conn: c, known: known{env: &env}, running: map[*task]struct{}{}, maxMoving: maxBytesInFlight, grace: closeGrace}
+	s := &Store{env: env, conn: c, running: map[*task]struct{}{}, maxMoving: maxBytesInFlight, grace: closeGrace}
 	s.finished[lookingUp], s.finished[loading] = map[l2.TaskID]kv.Bitmap{}, map[l2.TaskID]kv.Bitmap{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.reads, s.cease = context.WithCancel(s.ctx)
@@ -114,6 +114,9 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 		s.cancel()
 		c.close()
 		return nil, err
+	}
+	if env.Found != nil {
+		s.list()
 	}
 	return s, nil
 }
@@ -353,7 +356,6 @@ func (s *Store) enqueue(t *task) {
 // settle enters what a task found into the books and makes its result
 // available. The caller holds mu.
 func (s *Store) settle(t *task) {
-	var read []kv.ObjectKey
 	for _, i := range t.items {
 		k, end := &t.objects[i].Key, &t.ends[i]
 		switch end.what {
@@ -374,16 +376,12 @@ func (s *Store) settle(t *task) {
 				t.res.Bytes += end.size
 			}
 			o := s.known.learn(k, end.size)
-			switch t.kind {
-			case lookingUp:
+			if t.kind == lookingUp {
 				o.locks++
-			case loading:
-				read = append(read, *k)
 			}
 			t.bits.Set(i)
 		}
 	}
-	s.env.Accessed(read)
 	if t.kind != storing {
 		s.finished[t.kind][t.id] = t.bits
 		return
