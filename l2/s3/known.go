@@ -1,14 +1,12 @@
 package s3
 
-import (
-	"github.com/lmcache/lmcache-go/kv"
-)
+import "github.com/lmcache/lmcache-go/kv"
 
 // known is what this process knows to be in the store: what it wrote, looked up
 // or read, until it deletes it or finds it gone. Its arrays hold no pointers, so
 // that ten million objects cost the collector nothing.
 //
-// The caller locks.
+// The zero value knows nothing. The caller locks.
 type known struct {
 	index   kv.Index
 	objects kv.Slab[object] // by slot of index
@@ -46,10 +44,8 @@ func (n *known) learn(k *kv.ObjectKey, size int64) *object {
 		*n.objects.At(slot) = object{}
 	}
 	o := n.objects.At(slot)
-	if o.size != size {
-		n.bytes += size - o.size
-		o.size = size
-	}
+	n.bytes += size - o.size
+	o.size = size
 	delete(n.missed, *k)
 	delete(n.missedBefore, *k)
 	return o

@@ -115,6 +115,9 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 		c.close()
 		return nil, err
 	}
+	if env.Found != nil {
+		s.list()
+	}
 	return s, nil
 }
 
