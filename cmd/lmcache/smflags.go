@@ -41,7 +41,7 @@ func (f *smFlags) define(cmd *cobra.Command) {
 		flags.Var(intValue[int64]{&f.cfg.L1.AlignBytes}, "l1-align-bytes", "alignment of objects in L1, a power of two")
 		flags.Var(intValue[int64]{&f.cfg.L1.WriteTTLSeconds}, "l1-write-ttl-seconds", "life of a reservation")
 		flags.Var(intValue[int64]{&f.cfg.L1.ReadTTLSeconds}, "l1-read-ttl-seconds", "life of a read lock")
-		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade. Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
+		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade (docs/l2.md). Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
 		flags.Var(choiceValue{&f.cfg.StorePolicy, sm.StorePolicies}, "l2-store-policy", "default, or skip_l1: objects leave L1 when they are in L2")
 		flags.Var(choiceValue{&f.cfg.PrefetchPolicy, sm.PrefetchPolicies}, "l2-prefetch-policy", "default, or retain: what a prefetch loads stays in L1")
 		for _, name := range []string{"l2-store-policy", "l2-prefetch-policy"} {

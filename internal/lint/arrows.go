@@ -34,7 +34,7 @@ var arrows = []row{
 	{"telemetry", []string{"event"}},
 	{"trace", []string{"mmapio", "internal/pyfmt"}},
 	{"trace/lct", []string{"trace", "mmapio", "internal/pyfmt"}},
-	{"trace/tracefile", []string{"trace", "trace/lct"}},
+	{"trace/tracefile", []string{"trace", "trace/lct", "mmapio"}},
 
 	// The storage manager and its tiers, which do not know each other.
 	{"evict", nil},
