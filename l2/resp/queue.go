@@ -127,9 +127,6 @@ func (s *Store) submit(t *task) l2.TaskID {
 	switch q := &s.queues[t.kind]; {
 	case s.closed:
 		t.result.Err = errClosed
-		if t.kind == storing {
-			s.index.endStore(t.objects, t.stored)
-		}
 		s.publish(t)
 	case q.keys > 0 && q.keys+t.size() > maxQueuedKeys:
 		t.result.Err = errBusy
@@ -180,14 +177,11 @@ func (s *Store) settle(t *task, outcomes ...func()) {
 		add()
 	}
 	done := t.left == 0 || len(outcomes) == 0
+	if done {
+		s.publish(t)
+	}
 	s.mu.Unlock()
 	if done {
-		if t.kind == storing {
-			s.index.endStore(t.objects, t.stored)
-		}
-		s.mu.Lock()
-		s.publish(t)
-		s.mu.Unlock()
 		s.env.Notify()
 	}
 }
@@ -196,6 +190,7 @@ func (s *Store) settle(t *task, outcomes ...func()) {
 func (s *Store) publish(t *task) {
 	switch t.kind {
 	case storing:
+		s.index.endStore(t.objects, t.stored)
 		s.stores = append(s.stores, t.result)
 	case loading:
 		s.loads[t.id] = t.bits
