@@ -40,6 +40,7 @@ type stubStore struct {
 	panics   string // method
 	capacity int64  // objects
 	fails    bool   // stores fail
+	loaded   int    // objects
 	hold     bool   // loads do not complete
 	lastID   l2.TaskID
 	stores   []l2.StoreResult
@@ -169,6 +170,7 @@ func (f *stubStore) SubmitLoad(objects []l2.Object) l2.TaskID {
 	for i, o := range objects {
 		if f.at(o.Key) >= 0 {
 			loaded.Set(i)
+			f.loaded++
 		}
 	}
 	f.results[id], f.loading[id] = loaded, true
