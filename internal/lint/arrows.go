@@ -69,6 +69,7 @@ var monopolies = []monopoly{
 	{"github.com/spf13/cobra", []string{"cmd/*"}, false},
 	{"go.opentelemetry.io", []string{"telemetry"}, false},
 	{"github.com/prometheus", []string{"telemetry"}, false},
+	{"github.com/redis/go-redis", []string{"l2/resp"}, false},
 	{"github.com/minio/minio-go", []string{"l2/s3"}, false},
 }
 

@@ -102,6 +102,8 @@ func (g *gateway) client(t testing.TB) *minio.Core {
 	return c
 }
 
+var removeOptions minio.RemoveObjectOptions
+
 var buckets atomic.Int64
 
 // bucket makes an empty bucket.

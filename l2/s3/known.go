@@ -1,17 +1,26 @@
 package s3
 
-import "github.com/lmcache/lmcache-go/kv"
+import (
+	"github.com/lmcache/lmcache-go/kv"
+)
 
 // known is what this process knows to be in the store: what it wrote, looked up
 // or read, until it deletes it or finds it gone. Its arrays hold no pointers, so
 // that ten million objects cost the collector nothing.
 //
-// The zero value knows nothing. The caller locks.
+// The caller locks.
 type known struct {
 	index   kv.Index
 	objects kv.Slab[object] // by slot of index
 	bytes   int64           // sum of the sizes
+
+	// What was asked for lately and was not there. A request that misses a key
+	// is followed by its store, which then need not ask again.
+	missed, missedBefore map[kv.ObjectKey]struct{}
 }
+
+// maxMissed bounds each of the two sets: together about 6 MiB.
+const maxMissed = 1 << 15
 
 type object struct {
 	size     int64
@@ -37,9 +46,29 @@ func (n *known) learn(k *kv.ObjectKey, size int64) *object {
 		*n.objects.At(slot) = object{}
 	}
 	o := n.objects.At(slot)
-	n.bytes += size - o.size
-	o.size = size
+	if o.size != size {
+		n.bytes += size - o.size
+		o.size = size
+	}
+	delete(n.missed, *k)
+	delete(n.missedBefore, *k)
 	return o
+}
+
+// miss notes that k is not there.
+func (n *known) miss(k *kv.ObjectKey) {
+	n.forget(k)
+	if n.missed == nil || len(n.missed) == maxMissed {
+		n.missedBefore, n.missed = n.missed, map[kv.ObjectKey]struct{}{}
+	}
+	n.missed[*k] = struct{}{}
+}
+
+// missing reports whether k was not there when it was asked for last.
+func (n *known) missing(k *kv.ObjectKey) bool {
+	_, now := n.missed[*k]
+	_, before := n.missedBefore[*k]
+	return now || before
 }
 
 // forget notes that k is gone, and reports whether it was known.
