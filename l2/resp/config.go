@@ -28,7 +28,6 @@ type Options struct {
 	ConnectTimeout time.Duration // 10 s if zero
 	TTL            time.Duration // life of a stored object; 0: for ever
 	CapacityBytes  int64         // what Usage calls full; nothing is refused
-	NoticeLookups  bool          // the listener hears of what a lookup finds as well
 }
 
 const (
@@ -113,7 +112,7 @@ func ParseValkey(raw []byte) (Options, error) {
 	if err != nil {
 		return Options{}, err
 	}
-	opt := Options{Name: "valkey", NoticeLookups: true, Cluster: f.boolean("cluster_mode", false), TLS: f.boolean("tls_enable", false)}
+	opt := Options{Name: "valkey", Cluster: f.boolean("cluster_mode", false), TLS: f.boolean("tls_enable", false)}
 	nodes := f.text("startup_nodes", "")
 	for node := range strings.SplitSeq(nodes, ",") {
 		node = strings.TrimSpace(node)

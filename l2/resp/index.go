@@ -8,11 +8,8 @@ import (
 )
 
 // index is what this process knows of the store: the objects that it has put
-// there, and its locks, which no other process sees. It tells the listener
-// under its lock, so that what is told comes in the order in which it happened.
+// there, and its locks, which no other process sees.
 type index struct {
-	env *l2.Env // for the listener
-
 	mu   sync.Mutex // guards all below
 	of   map[kv.ObjectKey]entry
 	used int64 // sum of stored
@@ -40,9 +37,6 @@ func (x *index) edit(key kv.ObjectKey, f func(*entry)) {
 	before := e.stored
 	f(&e)
 	x.used += e.stored - before
-	if before > 0 && e.stored == 0 {
-		x.env.Deleted([]kv.ObjectKey{key})
-	}
 	if e == (entry{}) {
 		delete(x.of, key)
 	} else {
@@ -59,12 +53,8 @@ func (x *index) beginStore(objects []l2.Object) {
 	}
 }
 
-// endStore ends a store; stored[i] tells whether objects[i] is in the store. The
-// listener hears of all of them at once: the order of a list means something to
-// a policy.
+// endStore ends a store; stored[i] tells whether objects[i] is in the store.
 func (x *index) endStore(objects []l2.Object, stored []bool) {
-	var keys []kv.ObjectKey
-	var sizes []int64
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range objects {
@@ -78,10 +68,8 @@ func (x *index) endStore(objects []l2.Object, stored []bool) {
 			if e.locks > 0 {
 				e.seen = size
 			}
-			keys, sizes = append(keys, objects[i].Key), append(sizes, size)
 		})
 	}
-	x.env.Stored(keys, sizes)
 }
 
 // lock counts a lookup that found the key with a value of size bytes. It

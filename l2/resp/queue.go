@@ -127,7 +127,9 @@ func (s *Store) submit(t *task) l2.TaskID {
 	switch q := &s.queues[t.kind]; {
 	case s.closed:
 		t.result.Err = errClosed
-		s.conclude(t)
+		if t.kind == storing {
+			s.index.endStore(t.objects, t.stored)
+		}
 		s.publish(t)
 	case q.keys > 0 && q.keys+t.size() > maxQueuedKeys:
 		t.result.Err = errBusy
@@ -180,33 +182,13 @@ func (s *Store) settle(t *task, outcomes ...func()) {
 	done := t.left == 0 || len(outcomes) == 0
 	s.mu.Unlock()
 	if done {
-		s.conclude(t)
+		if t.kind == storing {
+			s.index.endStore(t.objects, t.stored)
+		}
 		s.mu.Lock()
 		s.publish(t)
 		s.mu.Unlock()
 		s.env.Notify()
-	}
-}
-
-// conclude notes what came of a task, in the order of its keys.
-func (s *Store) conclude(t *task) {
-	switch {
-	case t.kind == storing:
-		s.index.endStore(t.objects, t.stored)
-	case s.env.Listener == nil || t.kind == lookingUp && !s.opt.NoticeLookups:
-	default:
-		var keys []kv.ObjectKey
-		for i := range t.size() {
-			if !t.bits.Test(i) {
-				continue
-			}
-			if t.kind == loading {
-				keys = append(keys, t.objects[i].Key)
-			} else {
-				keys = append(keys, t.keys[i])
-			}
-		}
-		s.env.Accessed(keys)
 	}
 }
 

@@ -129,8 +129,7 @@ func TestWireKey(t *testing.T) {
 // A key that is being deleted is not found, and one that is locked or being
 // stored is not deleted.
 func TestIndex(t *testing.T) {
-	var told []string
-	x := &index{of: map[kv.ObjectKey]entry{}, env: &l2.Env{Listener: listener{&told}}}
+	x := &index{of: map[kv.ObjectKey]entry{}}
 	objects := sized(2, 10)
 	objects[1].Key.Group = 1
 	a, b := objects[0].Key, objects[1].Key
@@ -160,19 +159,4 @@ func TestIndex(t *testing.T) {
 	if x.usedBytes() != 0 || len(x.of) != 0 {
 		t.Errorf("%d bytes used, %d entries when all is gone", x.usedBytes(), len(x.of))
 	}
-	if got, want := fmt.Sprint(told), "[stored 1 deleted 1]"; got != want {
-		t.Errorf("the listener heard %s; want %s", got, want)
-	}
-}
-
-type listener struct{ told *[]string }
-
-func (l listener) Stored(keys []kv.ObjectKey, sizes []int64) {
-	*l.told = append(*l.told, fmt.Sprint("stored ", len(keys)))
-}
-func (l listener) Accessed(keys []kv.ObjectKey) {
-	*l.told = append(*l.told, fmt.Sprint("accessed ", len(keys)))
-}
-func (l listener) Deleted(keys []kv.ObjectKey) {
-	*l.told = append(*l.told, fmt.Sprint("deleted ", len(keys)))
 }

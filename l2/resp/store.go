@@ -78,7 +78,6 @@ func Open(opt Options, env l2.Env) (*Store, error) {
 func open(opt Options, env l2.Env) (*Store, error) {
 	s := &Store{opt: opt, env: env, index: index{of: map[kv.ObjectKey]entry{}}, turn: loading,
 		lookups: map[l2.TaskID]kv.Bitmap{}, loads: map[l2.TaskID]kv.Bitmap{}}
-	s.index.env = &s.env
 	s.wake = sync.NewCond(&s.mu)
 	s.link = newLink(&s.opt, env)
 	s.ctx = s.link.ctx
