@@ -344,14 +344,11 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
 		m.tell(m.policy.Reserved, m.told)
 	}
-	if m.chainer != nil && tag == Writer {
-		m.chainer.Chained(keys)
-	}
 	return dst, nil
 }
 
 // Chained tells a policy that wants to know it that the keys stand in one call,
-// each extending the one before it. Reserve says so of what a writer reserves.
+// each extending the one before it. It comes before they are reserved.
 func (m *Manager) Chained(keys []kv.ObjectKey) {
 	if m.chainer != nil {
 		m.enter()

@@ -36,7 +36,7 @@ type l2Eviction struct {
 
 	mu     sync.Mutex // guards all below; no adapter is called under it
 	index  kv.Index
-	policy evict.Policy // nil: nothing is evicted, and nothing is tracked
+	policy evict.Policy // nil: nothing is evicted, and nothing is tracked; set by init, its state is guarded
 	held   kv.Slab[holding]
 	salts  []int64 // bytes by kv.Salt
 	doubts []doubt
@@ -264,6 +264,17 @@ func (e *l2Eviction) storeDone(keys []kv.ObjectKey, sizes []int64, res l2.StoreR
 	case len(newKeys) > 0:
 		e.ask(newKeys, newSizes)
 	}
+}
+
+// chained passes on which keys extend which, before the store has them.
+func (e *l2Eviction) chained(keys []kv.ObjectKey) {
+	p, ok := e.policy.(evict.Chainer)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.Chained(keys)
 }
 
 // loadDone takes the result of a load task: what was read is there, whoever put

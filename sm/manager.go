@@ -155,6 +155,7 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
 	}
+	m.tellChain(keys)
 	results, err := m.tiers.reserve(keys, layout, mode)
 	if err != nil {
 		m.tracer.Outcome(call, &trace.Outcome{Failed: true})
@@ -176,6 +177,17 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 		s.OOMBytes += n[l1.OutOfMemory] * bytes
 	})
 	return results, nil
+}
+
+// tellChain tells every tier and store whose policy wants to know it that the
+// keys stand in one call, each extending the one before it.
+func (m *Manager) tellChain(keys []kv.ObjectKey) {
+	for _, t := range m.tiers {
+		t.l1.Chained(keys)
+	}
+	for _, a := range m.adapters {
+		a.eviction.chained(keys)
+	}
 }
 
 // FinishWrite makes reserved objects readable and queues them for the stores

@@ -96,16 +96,8 @@ func (p *prefetch) lockL1() {
 		}
 	}
 	p.found = p.inL1
-	p.tellChains()
-}
-
-// tellChains shows L1 which keys extend which: a row is a prompt. It says so
-// again when more of them are there.
-func (p *prefetch) tellChains() {
 	for row := range p.grid.rows {
-		for _, t := range p.m.tiers {
-			t.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
-		}
+		p.m.tellChain(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
 	}
 }
 
@@ -238,9 +230,6 @@ func (p *prefetch) reserve() {
 				}
 			}
 		}
-	}
-	if len(reserved) > 0 {
-		p.tellChains()
 	}
 	if !failed {
 		return

@@ -45,7 +45,7 @@ func (f *smFlags) define(cmd *cobra.Command) {
 		flags.Var(quotaValue{listValue{&f.quotas}}, "quota", "budget of a cache salt in GiB, _default for the empty salt; repeat it for more. For IsolatedLRU: in L1, salts without a quota share what the quotas leave")
 	})
 	section(cmd, "Storage manager, L2", func(flags *pflag.FlagSet) {
-		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade. Its eviction block has eviction_policy (as --eviction-policy), trigger_watermark and eviction_ratio. Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
+		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade (docs/l2.md). Its eviction block has eviction_policy (as --eviction-policy), trigger_watermark and eviction_ratio. Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
 		flags.Var(choiceValue{&f.cfg.StorePolicy, sm.StorePolicies}, "l2-store-policy", "default, or skip_l1: objects leave L1 when they are in L2")
 		flags.Var(choiceValue{&f.cfg.PrefetchPolicy, sm.PrefetchPolicies}, "l2-prefetch-policy", "default, or retain: what a prefetch loads stays in L1")
 		for _, name := range []string{"l2-store-policy", "l2-prefetch-policy"} {
