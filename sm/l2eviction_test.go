@@ -181,3 +181,20 @@ func TestL2EvictionLearns(t *testing.T) {
 		}
 	}
 }
+
+// A store that is down for a while deletes nothing and finds nothing; when it is
+// back it is evicted from as before.
+func TestL2EvictionAfterAnOutage(t *testing.T) {
+	f := &stubStore{capacity: 4, found: span(0, 4)}
+	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU", "eviction_ratio": 0.5}`, nil)
+	f.down = true
+	r.sleep(time.Minute)
+	if s := r.Stats(); s.L2EvictedKeys != 0 {
+		t.Errorf("%d keys went from a store that is down", s.L2EvictedKeys)
+	}
+	f.down = false
+	r.sleep(time.Second)
+	if s := r.Stats(); s.L2EvictedKeys != 2 || len(f.order) != 2 {
+		t.Errorf("%d keys went, %d are left; want 2 and 2", s.L2EvictedKeys, len(f.order))
+	}
+}

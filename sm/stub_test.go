@@ -40,6 +40,8 @@ type stubStore struct {
 	panics   string // method
 	capacity int64  // objects
 	fails    bool   // stores fail
+	down     bool   // nothing is found, nothing deleted
+	loaded   int    // objects
 	hold     bool   // loads do not complete
 	lastID   l2.TaskID
 	stores   []l2.StoreResult
@@ -131,7 +133,7 @@ func (f *stubStore) SubmitLookup(keys []kv.ObjectKey) l2.TaskID {
 	f.may("SubmitLookup")
 	id, found := f.task(), kv.NewBitmap(len(keys))
 	for i, k := range keys {
-		if f.at(k) >= 0 {
+		if f.at(k) >= 0 && !f.down {
 			f.locks[k]++
 			found.Set(i)
 		}
@@ -169,6 +171,7 @@ func (f *stubStore) SubmitLoad(objects []l2.Object) l2.TaskID {
 	for i, o := range objects {
 		if f.at(o.Key) >= 0 {
 			loaded.Set(i)
+			f.loaded++
 		}
 	}
 	f.results[id], f.loading[id] = loaded, true
@@ -184,7 +187,7 @@ func (f *stubStore) Delete(keys []kv.ObjectKey) int {
 	f.may("Delete")
 	n := 0
 	for _, k := range keys {
-		if i := f.at(k); i >= 0 && f.locks[k] == 0 {
+		if i := f.at(k); i >= 0 && f.locks[k] == 0 && !f.down {
 			f.order = slices.Delete(f.order, i, i+1)
 			n++
 		}
