@@ -33,6 +33,8 @@ type Store struct {
 	large buffers // a slot
 	task  clock.Task
 
+	outage, ckptOutage l2.Outage
+
 	ckptMu  sync.Mutex // one checkpoint at a time; taken before mu
 	ckptSeq uint64     // of the newest copy; guarded by ckptMu
 
@@ -156,7 +158,7 @@ func (s *Store) step(now int64) (next int64) {
 	}
 	s.dirty, s.written = false, now
 	s.mu.Unlock()
-	if s.writeCheckpoint(false) != nil {
+	if s.ckptOutage.Report(&s.env, "checkpoint of "+s.c.DevicePath, s.writeCheckpoint(false)) != nil {
 		s.mu.Lock()
 		s.dirty = true // once more after the interval
 		s.mu.Unlock()
@@ -185,6 +187,9 @@ func (s *Store) StoreBatch(objects []l2.Object) (keys int, bytes int64, err erro
 	for i := range objects {
 		o := &objects[i]
 		written, e := s.storeOne(o)
+		if !errors.Is(e, ErrTooLarge) && !errors.Is(e, ErrKey) { // which say nothing about the device
+			e = s.outage.Report(&s.env, s.Name(), e)
+		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("store %v: %w", o.Key, e))
 		} else if written {
