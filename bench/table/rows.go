@@ -118,6 +118,7 @@ var rows = []row{
 	{"two callers against one, four of the first and one of the second", key{"Callers/op=both/callers=2", "ns/op"}, key{"Callers/op=both/callers=1", "ns/op"}, nil},
 	{"calls during eviction of 20 % of 1 M, p99.99", key{eviction1M, "p99.99-evicting-ns"}, key{eviction1M, "p99.99-quiet-ns"}, []goal{{aboveFloor, 1e6}}},
 	{"longest hold of L1's lock meanwhile", key{"Hold", "max-evict-ns"}, key{}, []goal{{atMost, 200_000}}},
+	{"longest hold where all but 1,000 of 800,000 objects are locked", key{"Hold", "max-locked-ns"}, key{}, []goal{{atMost, 200_000}}},
 }
 
 // cells returns the row of the table.
