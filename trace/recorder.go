@@ -380,7 +380,7 @@ func (r *Recorder) Call(op Op, a *Args) (t CallToken) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return t
 	}
-	if shape := &r.shapes[op]; shape.keysFirst {
+	if shape := &r.shapes[op]; shape.keysFirst && r.sim == nil {
 		if t, ok := r.callOneRun(op, shape, a); ok {
 			return t
 		}
@@ -400,9 +400,8 @@ func (r *Recorder) token(op Op, id uint64, monoNS int64) (t CallToken) {
 
 // callOneRun records a call whose keys differ in the hash only, as nearly all
 // do, and walks over them once: it takes room for one run, and finds out while it
-// copies. It writes to the processor's own shard. ok is false where the call is
-// not recorded yet: it is another kind of call, needs a definition, or there is no
-// such shard, or no room in it.
+// copies. ok is false where the call is not recorded yet: it is another kind of
+// call, needs a definition, or there is no room.
 //
 // From here down nothing checks the stack, since that is where the scheduler
 // would take the processor away, within a call and at the worst time for the
@@ -421,30 +420,34 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok b
 	}
 	const front = ringFrameBytes + 8 + ringRunBytes
 	n := uint64(front + len(keys)*kv.MaxHash + 8*len(shape.words))
-	cpu := mmapio.Pin()
-	if cpu >= len(g.shards)-1 || !g.open.Load() {
-		mmapio.Unpin()
-		return t, false
+	var s *shard
+	var pos uint64
+	var mono int64
+	pinned := false
+	if cpu := mmapio.Pin(); cpu < len(g.shards)-1 && g.open.Load() {
+		s = &g.shards[cpu]
+		pos = s.tail.Load()
+		if off := pos & s.mask; pos+n-s.head.Load() <= uint64(len(s.data)) && off+n <= uint64(len(s.data)) {
+			mmapio.Publish(s.tail, pos+n)
+			pinned = true
+		} else {
+			pos, pinned = s.claimPinned(n)
+		}
 	}
-	s := &g.shards[cpu]
-	pos, head := s.tail.Load(), s.head.Load()
-	off := pos & s.mask
-	if used := pos + n - head; used > uint64(len(s.data)) || off+n > uint64(len(s.data)) {
-		var state claimState
-		if pos, state = s.claimPinned(n); state != claimDone {
-			mmapio.Unpin()
+	if pinned {
+		if r.ticks != nil {
+			mono = r.ticks.Now() - r.start
+		} else {
+			mono = r.now()
+		}
+	} else {
+		mmapio.Unpin()
+		s = g.common()
+		if pos, mono, ok = r.claimCommon(n); !ok {
 			return t, false
 		}
-		off = pos & s.mask
-	} else {
-		mmapio.Publish(s.tail, pos+n)
 	}
-	var mono int64
-	if r.ticks != nil {
-		mono = r.ticks.Now() - r.start
-	} else {
-		mono = clock.Real{}.Now() - r.start
-	}
+	off := pos & s.mask
 	b := s.data[off : off+n : off+n]
 	h := (*[front]byte)(b)
 	putRingWord(h[:], 8, uint64(mono))
@@ -468,12 +471,21 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok b
 		kind = ringPad
 	}
 	mmapio.Publish(mmapio.Uint64(b, 0), s.tag(pos)|n|kind)
-	mmapio.Unpin()
-	if pos+n-head > s.mark && g.asleep.Load() {
-		g.nudge()
+	if pinned {
+		mmapio.Unpin()
 	}
+	s.committed(pos + n)
 	runtime.KeepAlive(r) // and with it the ring's mapping
 	return r.token(op, s.id|pos, mono), diff == 0
+}
+
+// claimCommon claims from the common shard, where the clock is read before.
+//
+//go:nosplit
+func (r *Recorder) claimCommon(n uint64) (pos uint64, monoNS int64, ok bool) {
+	monoNS = r.now()
+	pos, state := r.ring.common().claim(int(n))
+	return pos, monoNS, state == claimDone
 }
 
 // call records any call.
@@ -526,7 +538,7 @@ func (r *Recorder) take(n int) (p place, state claimState) {
 		cpu := mmapio.Pin()
 		if cpu < last && n <= g.shards[cpu].maxFrame() && g.open.Load() {
 			own = &g.shards[cpu]
-			if pos, state := own.claimPinned(uint64(n)); state == claimDone {
+			if pos, ok := own.claimPinned(uint64(n)); ok {
 				return place{own, pos, r.now(), true}, claimDone
 			}
 		}

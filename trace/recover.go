@@ -222,7 +222,7 @@ type lastFrame struct {
 	// outcomes of such calls, by number. An earlier call's number is no longer
 	// known to the ring: what it says of the outcome must do.
 	outcomes    map[uint64]bool
-	oldOutcomes map[movedOutcome]bool // behind the last earlier call
+	oldOutcomes map[movedOutcome]int // behind the last earlier call; how many are alike
 }
 
 // movedCall is a call of the trace file that is still in the ring.
@@ -254,7 +254,7 @@ func (f *lastFrame) outcome(d *DeadRing, o *OutcomeRecord) {
 	switch {
 	case d == nil || len(f.outcomes)+len(f.oldOutcomes) >= d.mostFrames():
 	case o.Seq < d.firstSeq():
-		f.oldOutcomes[movedOutcome{o.Op, o.MonoNS, o.DurationNS}] = true
+		f.oldOutcomes[movedOutcome{o.Op, o.MonoNS, o.DurationNS}]++
 	default:
 		f.outcomes[o.Seq] = true
 	}
@@ -332,7 +332,9 @@ func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) 
 			seq, there := seqs[f.ID]
 			switch {
 			case f.IsOutcome && dr.outcome.decode(f) == nil && d.before(dr.outcome.call):
-				if !file.oldOutcomes[movedOutcome{f.Op, f.MonoNS, dr.outcome.durationNS}] {
+				if o := (movedOutcome{f.Op, f.MonoNS, dr.outcome.durationNS}); file.oldOutcomes[o] > 0 {
+					file.oldOutcomes[o]--
+				} else {
 					dr.lostOutcomes.Add(1)
 				}
 			case f.IsOutcome:

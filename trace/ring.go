@@ -43,7 +43,7 @@ import (
 const (
 	ringMagic       = "LMCTRING"
 	ringVersion     = 2
-	ringHeaderBytes = 24 << 10
+	ringHeaderBytes = 36 << 10
 
 	ringAtMagic        = 0
 	ringAtVersion      = 8   // version; header bytes <<32
@@ -61,11 +61,11 @@ const (
 	ringAtPath         = 1032                 // path of the trace file, up to ringMaxPath bytes
 	ringMaxPath        = 4096 - ringAtPath    //
 	ringAtConsumed     = 4096                 // two slots of ringSlotBytes: frames, drops, check, then a position for each shard
-	ringSlotBytes      = 512                  //
+	ringSlotBytes      = 1024                 //
 	ringSlotPos        = 24                   // in a slot
 	ringAtShard        = 8192                 // for each shard ringShardBytes: tail, head, dropped
 	ringShardBytes     = 3 * 128              //
-	maxRingShards      = 32                   // beside the common one
+	maxRingShards      = 64                   // beside the common one
 	minRingShardBytes  = 64 << 10             // of data: else there is the common shard alone
 	ringFrameBytes     = 24                   // of a call, before its arguments
 	ringClosed         = 1                    // flag in the tail word: nothing is claimed any more
@@ -280,20 +280,21 @@ func (s *shard) pad(tail, n uint64) uint64 {
 }
 
 // claimPinned claims like claim from the shard of the processor that the caller
-// is pinned to, from before until after the commit. The ring was open since.
+// is pinned to, from before until after the commit. The ring was open since. It
+// reports false if there is no room.
 //
 //go:nosplit
-func (s *shard) claimPinned(n uint64) (pos uint64, state claimState) {
+func (s *shard) claimPinned(n uint64) (pos uint64, ok bool) {
 	tail := s.tail.Load()
 	pad := s.pad(tail, n)
 	if tail+pad+n-s.head.Load() > uint64(len(s.data)) {
-		return 0, claimFull
+		return 0, false
 	}
 	mmapio.Publish(s.tail, tail+pad+n)
 	if pad > 0 {
 		s.commit(tail, pad, ringPad)
 	}
-	return tail + pad, claimDone
+	return tail + pad, true
 }
 
 // claimWait claims like claim but waits for room: it yields the processor a few

@@ -230,7 +230,7 @@ func (r *Repair) add(d Damage) {
 func (s *salvage) run() error {
 	s.from = lastFrame{
 		wallNS:   s.r.header.WallStartNS,
-		outcomes: map[uint64]bool{}, oldOutcomes: map[movedOutcome]bool{},
+		outcomes: map[uint64]bool{}, oldOutcomes: map[movedOutcome]int{},
 	}
 	s.r.OnOutcome(func(o *OutcomeRecord) { s.outcome = o })
 	for more := true; more; {
