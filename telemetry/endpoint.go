@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,11 +14,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
+// ErrEndpoint is wrapped by the error of Start when the Prometheus endpoint
+// cannot be bound.
+var ErrEndpoint = errors.New("Prometheus endpoint")
+
 // serve binds the Prometheus endpoint and answers on it until Close.
 func (t *Telemetry) serve() (err error) {
 	addr := net.JoinHostPort(t.opt.Host, strconv.Itoa(t.opt.Port))
 	if t.listener, err = net.Listen("tcp", addr); err != nil {
-		return fmt.Errorf("Prometheus endpoint %s: %w", addr, err)
+		return fmt.Errorf("%w %s: %w", ErrEndpoint, addr, err)
 	}
 	t.server = &http.Server{Handler: t.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	t.served = make(chan error, 1)

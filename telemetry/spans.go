@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -207,7 +208,7 @@ func (s *spans) call(e *event.Event) {
 	if len(e.Keys) > 0 {
 		first = e.Keys[0]
 	}
-	switch e.Tag {
+	switch e.Text[strings.LastIndexByte(e.Text, '.')+1:] {
 	case "reserve_write":
 		id = newRef(trace.TraceID{})
 		s.writes.put(first, id)

@@ -351,16 +351,16 @@ func TestCollector(t *testing.T) {
 	everything(t, tel, clk)
 	keys := []kv.ObjectKey{key(t, "m", "", 100), key(t, "m", "", 101)}
 	for _, e := range []event.Event{
-		{Type: event.CallDispatched, Tag: "reserve_write", Text: "reserve_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "StorageManager.reserve_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreSubmitted, L2Name: "mock", TaskID: 9, Keys: keys, Bytes: 10}, // before the call has returned
-		{Type: event.CallDispatched, Tag: "finish_write", Text: "finish_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "StorageManager.finish_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreCompleted, L2Name: "mock", TaskID: 9, Count: 2, Keys: keys},
 		{Type: event.L2LookupSubmitted, RequestID: 42, Session: "req", Keys: keys, Adapters: 1},
-		{Type: event.CallDispatched, Tag: "submit_prefetch_task", Text: "submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "StorageManager.submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
 		{Type: event.L2LoadTaskSubmitted, RequestID: 42, L2Name: "mock", Count: 2, Bytes: 9},
 		{Type: event.L2LoadSubmitted, RequestID: 42, Keys: keys, Adapters: 1},
 		{Type: event.L2LoadTaskCompleted, RequestID: 42, L2Name: "mock"},
-		{Type: event.CallDispatched, Tag: "finish_read_prefetched", Text: "finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
+		{Type: event.CallDispatched, Text: "StorageManager.finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
 	} {
 		tel.Bus().Publish(&e)
 	}
@@ -389,8 +389,8 @@ func TestCollector(t *testing.T) {
 		}
 	}
 	for child, parent := range map[string]string{
-		"l2.lookup": "submit_prefetch_task", "l2.load": "submit_prefetch_task",
-		"finish_read_prefetched": "submit_prefetch_task", "l2.store": "finish_write",
+		"l2.lookup": "StorageManager.submit_prefetch_task", "l2.load": "StorageManager.submit_prefetch_task",
+		"StorageManager.finish_read_prefetched": "StorageManager.submit_prefetch_task", "l2.store": "StorageManager.finish_write",
 	} {
 		if parents[child] != parent {
 			t.Errorf("the parent of %s is %q, want %s", child, parents[child], parent)
