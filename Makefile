@@ -1,19 +1,24 @@
-# make lists the targets. Variables: FUZZTIME (10s), COUNT (1), LARGE, OLD (main), BENCH (.), VERSION.
+# make lists the targets. Variables: FUZZTIME (10s), SIMTIME (1m), SEED, COUNT (1), OLD (main), BENCH (.), VERSION.
 
 GO        ?= go
 FUZZTIME  ?= 10s
+SIMTIME   ?= 1m
+SEED      ?= 0
 BENCH     ?= .
 OLD       ?= main
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check interop race fuzz bench benchcmp golden cover clean
+.PHONY: help build tools demo test check interop race sim fuzz bench benchcmp golden cover clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 build: ## build/lmcache, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.linkedVersion=$(VERSION)' -o build/lmcache ./cmd/lmcache
+
+tools: ## servers that tests start, into build/tools: versitygw, which speaks S3
+	GOBIN=$(CURDIR)/build/tools CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 demo: build ## record a workload, inspect it, replay it with a small and a large L1, side by side
 	@scripts/demo
@@ -33,6 +38,9 @@ interop: build ## hold this program against LMCache 0.5.6 from its package index
 race: ## all tests under the race detector
 	$(GO) test -race ./...
 
+sim: ## simulate the storage manager with new seeds for SIMTIME, or run SEED again
+	$(GO) test ./sm -run '^TestSim$$' -v -timeout 0 -simtime $(SIMTIME) -simseed $(SEED)
+
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
@@ -41,7 +49,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-bench: ## measure the goals, COUNT times each, and print their table; LARGE=1 adds what needs gigabytes
+bench: ## measure the goals, COUNT times each, and print their table
 	@mkdir -p build
 	@bench/run 2>&1 | tee build/bench.txt | $(GO) run ./bench/table
 

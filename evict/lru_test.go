@@ -101,7 +101,7 @@ func TestLRUAgainstSlice(t *testing.T) {
 }
 
 func TestNewUnknown(t *testing.T) {
-	if _, err := evict.New("FIFO", new(kv.Index)); err == nil || err.Error() != `unsupported eviction policy: "FIFO", known: ARC, LRU, noop` {
+	if _, err := evict.New("FIFO", new(kv.Index)); err == nil || err.Error() != `unsupported eviction policy: "FIFO", known: ARC, IsolatedLRU, LRU, LeafLRU, S3FIFO, noop` {
 		t.Errorf("got %v", err)
 	}
 }

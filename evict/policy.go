@@ -37,13 +37,37 @@ type Policy interface {
 	Order(dst []uint32) []uint32
 }
 
+// Chainer is a Policy that wants to know which keys extend which. A tier tells
+// it the whole key list of a call, also of what it has not got: the lists of
+// Policy's methods leave out what was refused, and what was no hit.
+type Chainer interface {
+	Policy
+	// Chained says that the keys stood in one call, in the order of the
+	// prompt: a key extends the one before it of the same scope, rank and
+	// group. After a call that adds keys it comes after Reserved.
+	Chained(keys []kv.ObjectKey)
+}
+
+// Partitioned is a Policy that can choose among the keys of some salts only, for
+// quotas.
+type Partitioned interface {
+	Policy
+	// VictimsOf is Victims among the keys of salts, each of which is given once.
+	VictimsOf(dst []uint32, n int, salts []kv.Salt, evictable func(slot uint32) bool) []uint32
+	// LenOf returns the number of tracked keys of salts.
+	LenOf(salts []kv.Salt) int
+}
+
 // ErrPolicy is wrapped by New's error for a name that it does not know.
 var ErrPolicy = errors.New("unsupported eviction policy")
 
 var policies = map[string]func(*kv.Index) Policy{
-	"ARC":  newARC,
-	"LRU":  func(x *kv.Index) Policy { return &LRU{index: x} },
-	"noop": func(*kv.Index) Policy { return noop{} },
+	"ARC":         newARC,
+	"IsolatedLRU": func(x *kv.Index) Policy { return &IsolatedLRU{index: x} },
+	"LRU":         func(x *kv.Index) Policy { return &LRU{index: x} },
+	"LeafLRU":     func(x *kv.Index) Policy { return newLeafLRU(x) },
+	"S3FIFO":      func(x *kv.Index) Policy { return newS3FIFO(x) },
+	"noop":        func(*kv.Index) Policy { return noop{} },
 }
 
 // Names returns the names that New knows, sorted.

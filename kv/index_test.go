@@ -63,6 +63,17 @@ func TestIndexAgainstMap(t *testing.T) {
 		if got := x.Find(&k); (got != 0) != (model[k] != nil) || got != 0 && (got != model[k].slot || x.Key(got) != k) {
 			t.Fatalf("step %d: Find gives slot %d; the model has %+v", step, got, model[k])
 		}
+		if step%50 == 0 { // more keys than go in one block, of which some stand twice
+			list := make([]kv.ObjectKey, rng.IntN(80))
+			for i := range list {
+				list[i] = testKey(uint32(rng.IntN(3000)), uint64(rng.IntN(3)))
+			}
+			for i, got := range x.AppendSlots(nil, list, kv.AppendHashes(nil, list)) {
+				if want := x.Find(&list[i]); got != want {
+					t.Fatalf("step %d: AppendSlots gives slot %d for key %d of %d; want %d", step, got, i, len(list), want)
+				}
+			}
+		}
 		if x.Len() != len(model) {
 			t.Fatalf("step %d: Len is %d; want %d", step, x.Len(), len(model))
 		}

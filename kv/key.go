@@ -66,9 +66,43 @@ func PackRank(world, global, localWorld, local uint64) uint64 {
 // the empty model without a salt.
 type Scope uint32
 
-type scopeValue struct{ model, salt string }
+type scopeValue struct {
+	model, salt string
+	saltID      Salt
+}
 
 var scopes interner[scopeValue]
+
+// Salt is an interned cache salt: a small number, from 1 on in the order of
+// first use, for tables by salt. The zero Salt is the empty one.
+type Salt uint32
+
+var salts interner[string]
+
+// InternSalt returns the Salt of a text. It fails, wrapping ErrKey, where LMCache
+// refuses a key with it: @, /, \ or NUL in it, or more than 128 characters.
+//
+// Source: reference storage-manager.md, section 1.1.
+func InternSalt(salt string) (Salt, error) {
+	if strings.ContainsAny(salt, "@/\\\x00") {
+		return 0, fmt.Errorf("%w: cache salt %q contains @, /, \\ or NUL", ErrKey, salt)
+	}
+	if n := utf8.RuneCountInString(salt); n > 128 {
+		return 0, fmt.Errorf("%w: cache salt of %d characters, at most 128", ErrKey, n)
+	}
+	if salt == "" {
+		return 0, nil
+	}
+	return Salt(salts.intern(salt, func() *string { s := strings.Clone(salt); return &s })), nil
+}
+
+// String returns the salt's text.
+func (s Salt) String() string {
+	if v := salts.lookup(uint32(s)); v != nil {
+		return *v
+	}
+	return ""
+}
 
 // InternScope returns the scope of model and salt. It fails, wrapping ErrKey,
 // where LMCache refuses a key: a model with @, a salt with @, /, \ or NUL, or
@@ -79,17 +113,15 @@ func InternScope(model, salt string) (Scope, error) {
 	if strings.Contains(model, "@") {
 		return 0, fmt.Errorf("%w: model name %q contains @", ErrKey, model)
 	}
-	if strings.ContainsAny(salt, "@/\\\x00") {
-		return 0, fmt.Errorf("%w: cache salt %q contains @, /, \\ or NUL", ErrKey, salt)
-	}
-	if n := utf8.RuneCountInString(salt); n > 128 {
-		return 0, fmt.Errorf("%w: cache salt of %d characters, at most 128", ErrKey, n)
+	saltID, err := InternSalt(salt)
+	if err != nil {
+		return 0, err
 	}
 	if model == "" && salt == "" {
 		return 0, nil
 	}
 	id := scopes.intern(model+"@"+salt, func() *scopeValue {
-		return &scopeValue{strings.Clone(model), strings.Clone(salt)}
+		return &scopeValue{strings.Clone(model), saltID.String(), saltID}
 	})
 	return Scope(id), nil
 }
@@ -108,4 +140,12 @@ func (s Scope) Salt() string {
 		return v.salt
 	}
 	return ""
+}
+
+// SaltID returns the salt as a number.
+func (s Scope) SaltID() Salt {
+	if v := scopes.lookup(uint32(s)); v != nil {
+		return v.saltID
+	}
+	return 0
 }

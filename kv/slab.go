@@ -1,7 +1,7 @@
 package kv
 
 const (
-	slabShift = 9
+	slabShift = 12 // a chunk of 8 to 60 bytes each: few enough for the collector, at 10 M elements 2,500
 	slabLen   = 1 << slabShift
 )
 

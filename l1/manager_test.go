@@ -23,11 +23,13 @@ type tier struct {
 }
 
 // newTier returns a tier of n objects with lock lives of 10 s (write) and 5 s (read).
-func newTier(t *testing.T, n int64) tier {
+func newTier(t *testing.T, n int64) tier { return newTierOf(t, n, "LRU") }
+
+func newTierOf(t *testing.T, n int64, policy string) tier {
 	t.Helper()
 	clk := clock.NewVirtual(0)
 	m, err := l1.New(l1.Options{SizeBytes: n * objectBytes, AlignBytes: 4096, WriteTTL: 10 * time.Second,
-		ReadTTL: 5 * time.Second, Policy: "LRU", Memory: new(l1.Scratch), Clock: clk})
+		ReadTTL: 5 * time.Second, Policy: policy, Memory: new(l1.Scratch), Clock: clk})
 	if err != nil {
 		t.Fatal(err)
 	}

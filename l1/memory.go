@@ -3,12 +3,13 @@ package l1
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
-// Memory is what backs the objects of a tier. View is called under the tier's
-// lock only.
+// Memory is what backs the objects of a tier. Several goroutines may call View
+// at once, but not after Close.
 type Memory interface {
 	// View returns the n bytes of the object at offset.
 	View(offset, n int64) []byte
@@ -22,8 +23,8 @@ type Memory interface {
 // A pool rather than one huge mapping of the same pages again and again, because
 // there page tables and RSS accounting grow with what is touched.
 type Scratch struct {
-	mu   sync.Mutex // guards pool; several tiers may share a Scratch
-	pool []byte
+	mu   sync.Mutex // taken to replace pool
+	pool atomic.Pointer[[]byte]
 }
 
 // scratchBytes is the pool's size until a larger object comes: two objects of
@@ -32,24 +33,35 @@ const scratchBytes = 64 << 20
 
 // View returns n bytes that others may write at the same time.
 func (s *Scratch) View(offset, n int64) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if int64(len(s.pool)) < n {
-		s.pool = make([]byte, max(n, scratchBytes)) // the system gives zero pages when they are touched
+	var pool []byte
+	if p := s.pool.Load(); p != nil && int64(len(*p)) >= n {
+		pool = *p
+	} else {
+		pool = s.grow(n)
 	}
-	if room := int64(len(s.pool)) - n; room > 0 {
+	if room := int64(len(pool)) - n; room > 0 {
 		offset %= room
 	} else {
 		offset = 0
 	}
-	return s.pool[offset : offset+n : offset+n]
+	return pool[offset : offset+n : offset+n]
+}
+
+// grow returns a pool of at least n bytes.
+func (s *Scratch) grow(n int64) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pool.Load(); p != nil && int64(len(*p)) >= n {
+		return *p
+	}
+	pool := make([]byte, max(n, scratchBytes)) // the system gives zero pages when they are touched
+	s.pool.Store(&pool)
+	return pool
 }
 
 // Close drops the pool.
 func (s *Scratch) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pool = nil
+	s.pool.Store(nil)
 	return nil
 }
 

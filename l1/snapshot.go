@@ -11,6 +11,7 @@ type KeyState struct {
 	Resident   bool
 	Temporary  bool // resident, and goes with its last read lock
 	ReadLocked bool // resident, with a live read lock
+	ReadLocks  int  // how many, 0 if the lock has lapsed
 	Staged     bool // has a reservation, live or expired
 }
 
@@ -29,17 +30,18 @@ type Snapshot struct {
 
 // Snapshot returns the present state.
 func (m *Manager) Snapshot() Snapshot {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.enter()
+	defer m.gate.unlock()
 	now := m.clock.Now()
 	var s Snapshot
 	for i := uint32(1); i <= m.index.Last(); i++ {
 		at := m.slots.At(i)
 		if r := &at.resident; r.state != absent || at.staged != 0 {
-			s.Keys = append(s.Keys, KeyState{
-				Key: m.index.Key(i), Resident: r.state != absent, Temporary: r.state == temporary,
-				ReadLocked: r.state != absent && r.live(now), Staged: at.staged != 0,
-			})
+			k := KeyState{Key: m.index.Key(i), Resident: r.state != absent, Temporary: r.state == temporary, Staged: at.staged != 0}
+			if k.Resident && r.live(now) {
+				k.ReadLocked, k.ReadLocks = true, int(r.locks)
+			}
+			s.Keys = append(s.Keys, k)
 		}
 	}
 	s.Order = m.keysOf(m.policy.Order(nil))

@@ -1,6 +1,9 @@
 package l2
 
 import (
+	"errors"
+	"log/slog"
+
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 )
@@ -34,6 +37,9 @@ type Usage struct {
 // the matching Pop or Query. Every method may be called from several goroutines
 // at once. A result is given once.
 //
+// An adapter tells Env.Listener of every object that comes to its store, is
+// read from it or leaves it. What it does not tell is never evicted.
+//
 // Source: reference storage-manager.md, section 8.1.
 type Adapter interface {
 	// Name labels the adapter in logs and metrics.
@@ -54,21 +60,36 @@ type Adapter interface {
 	SubmitLoad(objects []Object) TaskID
 	// QueryLoad returns which objects were read; a failure is a clear bit.
 	QueryLoad(TaskID) (loaded kv.Bitmap, ok bool)
-	// Delete removes keys and returns how many were there. It may wait for
+	// Delete removes keys that no lookup has locked, tells Env.Listener of
+	// those that are gone, and returns how many were there. It may wait for
 	// the store.
 	Delete(keys []kv.ObjectKey) int
 	Usage() Usage
 	// Close waits for running tasks and releases what the adapter holds.
+	// Afterwards no bytes of a task are touched and Notify is not called;
+	// further calls do nothing. It may be called twice.
 	Close() error
 }
 
 // Env is what an adapter gets from the storage manager.
 type Env struct {
 	Clock clock.Clock
-	// Notify says that a task has completed. It never blocks.
+	// Notify says that a task has completed. It never blocks. On a
+	// *clock.Virtual it may be called only from within an event of that clock.
 	Notify func()
+	// Listener hears what the store holds; nil if nobody needs to know. Use
+	// Env's methods of the same names.
+	Listener Listener
 	// NoPayload says that the bytes of objects mean nothing (a replay on
-	// scratch memory): an adapter that keeps objects in memory keeps their
-	// sizes only.
+	// scratch memory, where the bytes of different objects overlap): an
+	// adapter that keeps objects in memory keeps their sizes only, and a load
+	// leaves the bytes of objects alone.
 	NoPayload bool
+	// Log is for what no result says, such as that the store is down;
+	// discarded if nil. An outage is a line at its start and one at its end.
+	Log *slog.Logger
 }
+
+// ErrReported is wrapped by the error of a store task that needs no line in the
+// log: the adapter has written one for all tasks of an outage.
+var ErrReported = errors.New("reported by the adapter")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/l2"
 )
 
@@ -21,6 +22,7 @@ type Adapter struct {
 	Fields         map[string]any  // the whole JSON object; numbers are json.Number
 	JSON           string          // the same, as configured
 	Eviction       *EvictionConfig // nil: the store evicts nothing
+	AffinityTag    string          // of the L1 that it serves
 	PersistEnabled bool
 	Shared         bool // several servers use the store
 }
@@ -57,12 +59,17 @@ var (
 	otherAdapters = []string{"blkio", "cxl_peer", "dram", "gcs", "nixl_store", "nixl_store_dynamic", "pd", "phx", "wqs_store"}
 )
 
+// knownSerdes are the kinds of serde that LMCache 0.5.6 has.
+//
+// Source: reference storage-manager.md, section 8.14.
+var knownSerdes = []string{"aesgcm", "fp8", "turboquant"}
+
 // Adapters parses and checks L2Adapters against the kinds that the program has.
 // Its error is an *AdapterError.
 func (c Config) Adapters(kinds l2.Registry) ([]Adapter, error) {
 	list := make([]Adapter, 0, len(c.L2Adapters))
 	for i, text := range c.L2Adapters {
-		a, err := parseAdapter(kinds, i+1, text)
+		a, err := c.parseAdapter(kinds, i+1, text)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +79,7 @@ func (c Config) Adapters(kinds l2.Registry) ([]Adapter, error) {
 }
 
 // parseAdapter reads the n-th adapter. The messages are LMCache's.
-func parseAdapter(kinds l2.Registry, n int, text string) (Adapter, error) {
+func (c Config) parseAdapter(kinds l2.Registry, n int, text string) (Adapter, error) {
 	fields, err := decodeAdapter(n, text)
 	if err != nil {
 		return Adapter{}, err
@@ -91,7 +98,7 @@ func parseAdapter(kinds l2.Registry, n int, text string) (Adapter, error) {
 		return Adapter{}, &AdapterError{N: n, Err: &UnsupportedError{fmt.Sprintf("adapter type '%s'", name)}}
 	}
 	a := Adapter{Type: name, Fields: fields, JSON: text, PersistEnabled: true}
-	err = a.readCommon()
+	err = a.readCommon(c.Tiers())
 	if err == nil {
 		err = kind.Check([]byte(text))
 	}
@@ -103,7 +110,7 @@ func parseAdapter(kinds l2.Registry, n int, text string) (Adapter, error) {
 
 // readCommon checks and sets what every adapter type understands. Unknown
 // fields are ignored, as they are by LMCache.
-func (a *Adapter) readCommon() error {
+func (a *Adapter) readCommon(tiers []L1Manager) error {
 	for _, s := range []struct {
 		name  string
 		value *bool
@@ -114,23 +121,34 @@ func (a *Adapter) readCommon() error {
 			}
 		}
 	}
+	a.AffinityTag = DefaultTag
 	if v, ok := a.Fields["affinity_tag"]; ok {
-		if s, ok := v.(string); !ok || s == "" {
+		if a.AffinityTag, ok = v.(string); !ok || a.AffinityTag == "" {
 			return errors.New("affinity_tag must be a non-empty string")
-		} else if s != "_default" {
-			//lint:ignore ST1005 LMCache's text
-			return fmt.Errorf("Unknown L1 affinity_tag: %s", pyRepr(s))
 		}
+	}
+	if !slices.ContainsFunc(tiers, func(t L1Manager) bool { return t.Tag == a.AffinityTag }) {
+		var tags []string
+		for _, t := range tiers {
+			tags = append(tags, pyRepr(t.Tag))
+		}
+		//lint:ignore ST1005 LMCache's text
+		return fmt.Errorf("Unknown L1 affinity_tag: %s (allowed: %s)", pyRepr(a.AffinityTag), strings.Join(tags, ", "))
 	}
 	if v, ok := a.Fields["serde"]; ok && v != nil {
 		serde, isObject := v.(map[string]any)
-		switch _, hasType := serde["type"]; {
+		kind, hasType := serde["type"]
+		name, _ := kind.(string)
+		switch {
 		case !isObject:
 			return fmt.Errorf("'serde' must be a dict, got %s", pyType(v))
 		case !hasType:
 			return errors.New("'serde' dict must include a 'type' field")
+		case !slices.Contains(knownSerdes, name):
+			//lint:ignore ST1005 LMCache's text
+			return fmt.Errorf("Unknown serde type %s. Registered: %s", pyRepr(kind), strings.Join(knownSerdes, ", "))
 		}
-		return &UnsupportedError{"'serde'"}
+		return &UnsupportedError{fmt.Sprintf("serde type '%s'", name)}
 	}
 	if v, ok := a.Fields["eviction"]; ok && v != nil {
 		return a.readEviction(v)
@@ -145,10 +163,10 @@ func (a *Adapter) readEviction(v any) error {
 	}
 	policy, _ := fields["eviction_policy"].(string)
 	if !slices.Contains(EvictionPolicies, policy) {
-		return fmt.Errorf("eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', or 'noop', got %s",
+		return fmt.Errorf("eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', 'noop', 'S3FIFO', or 'LeafLRU', got %s",
 			pyRepr(fields["eviction_policy"]))
 	}
-	if policy != "noop" {
+	if !slices.Contains(evict.Names(), policy) {
 		return &UnsupportedError{"eviction.eviction_policy '" + policy + "' of an L2 adapter"}
 	}
 	a.Eviction = &EvictionConfig{Policy: policy, Watermark: 0.8, Ratio: 0.2}

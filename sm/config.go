@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -18,10 +19,12 @@ import (
 type Config struct {
 	L1                  L1Config
 	Eviction            EvictionConfig
-	L2Adapters          []string // JSON objects with a "type", in cascade order
-	StorePolicy         string   // default, skip_l1
-	PrefetchPolicy      string   // default, retain
-	PrefetchMaxInFlight int      // prefetches that load from L2 at once
+	L1Managers          []L1Manager // several L1s, in place of L1 and Eviction; see Tiers
+	Quotas              []Quota     // of salts, for the policy IsolatedLRU; each salt once
+	L2Adapters          []string    // JSON objects with a "type", in cascade order
+	StorePolicy         string      // default, skip_l1
+	PrefetchPolicy      string      // default, retain
+	PrefetchMaxInFlight int         // prefetches that load from L2 at once
 
 	// NotifierIntervalMS is the tick of LMCache's completion notifier. Ours is
 	// woken instead: the value is recorded and changes nothing.
@@ -48,7 +51,7 @@ type L1Config struct {
 
 // EvictionConfig describes eviction from L1.
 type EvictionConfig struct {
-	Policy    string  // LRU, ARC, IsolatedLRU, noop; required
+	Policy    string  // one of EvictionPolicies; required
 	Watermark float64 // used share of L1 at which a cycle evicts; above 1 none ever does
 	Ratio     float64 // share of the tracked keys that one cycle evicts; above 1 all of them
 }
@@ -61,15 +64,15 @@ const (
 	PrefetchRetain  = "retain"  // loaded objects stay
 )
 
-// The names that a setting may have, in LMCache's order.
+// The names that a setting may have, in LMCache's order, ours last.
 var (
-	EvictionPolicies = []string{"LRU", "ARC", "IsolatedLRU", "noop"}
+	EvictionPolicies = []string{"LRU", "ARC", IsolatedLRU, "noop", "S3FIFO", "LeafLRU"}
 	StorePolicies    = []string{StoreDefault, StoreSkipL1}
 	PrefetchPolicies = []string{PrefetchDefault, PrefetchRetain}
 )
 
-// builtEvictionPolicies are those of EvictionPolicies that New can build.
-var builtEvictionPolicies = []string{"LRU", "ARC", "noop"}
+// IsolatedLRU is the eviction policy that heeds quotas.
+const IsolatedLRU = "IsolatedLRU"
 
 const (
 	gib = 1 << 30
@@ -118,10 +121,7 @@ func (e *UnsupportedError) Error() string { return e.What + " is not supported i
 // *UnsupportedError or an *AdapterError. kinds are the adapters that the program
 // has.
 func (c Config) Validate(kinds l2.Registry) error {
-	if err := c.L1.validate(); err != nil {
-		return err
-	}
-	if err := c.Eviction.validate(); err != nil {
+	if err := c.validateTiers(); err != nil {
 		return err
 	}
 	switch {
@@ -136,8 +136,23 @@ func (c Config) Validate(kinds l2.Registry) error {
 	case !(c.ExtraLoggingInterval > 0) || math.IsInf(c.ExtraLoggingInterval, 1):
 		return badSetting("--extra-logging-interval", c.ExtraLoggingInterval, "above 0")
 	}
-	_, err := c.Adapters(kinds)
-	return err
+	adapters, err := c.Adapters(kinds)
+	if err != nil {
+		return err
+	}
+	return c.validateQuotas(adapters)
+}
+
+func (c Config) validateTiers() error {
+	if len(c.L1Managers) == 0 {
+		return cmp.Or(c.L1.validate(), c.Eviction.validate())
+	}
+	for i, t := range c.L1Managers {
+		if err := t.validate(); err != nil {
+			return &L1ManagerError{N: i + 1, Err: err}
+		}
+	}
+	return checkTags(c.L1Managers)
 }
 
 func (c L1Config) validate() error {
@@ -160,8 +175,6 @@ func (c EvictionConfig) validate() error {
 	switch {
 	case !slices.Contains(EvictionPolicies, c.Policy):
 		return badSetting("--eviction-policy", strconv.Quote(c.Policy), strings.Join(EvictionPolicies, ", "))
-	case !slices.Contains(builtEvictionPolicies, c.Policy):
-		return &UnsupportedError{"--eviction-policy " + c.Policy}
 	case !(c.Watermark >= 0) || math.IsInf(c.Watermark, 1): // the form that NaN fails
 		return badSetting("--eviction-trigger-watermark", c.Watermark, allowedShare)
 	case !(c.Ratio >= 0) || math.IsInf(c.Ratio, 1):

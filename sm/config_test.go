@@ -39,8 +39,8 @@ func vectors(t testing.TB) []vector {
 }
 
 // config builds what the flags of a vector say, on a host with or without
-// pinned memory; ok is false for flags that this build does not have.
-func config(t testing.TB, flags string, pinned bool) (c sm.Config, ok bool) {
+// pinned memory.
+func config(t testing.TB, flags string, pinned bool) (c sm.Config) {
 	c = sm.DefaultConfig()
 	float := func(s string) float64 {
 		f, err := strconv.ParseFloat(s, 64)
@@ -57,6 +57,7 @@ func config(t testing.TB, flags string, pinned bool) (c sm.Config, ok bool) {
 		return n
 	}
 	words := strings.Fields(flags)
+	var managers []string
 	for i := 0; i < len(words); i++ {
 		value := ""
 		if i+1 < len(words) {
@@ -96,14 +97,20 @@ func config(t testing.TB, flags string, pinned bool) (c sm.Config, ok bool) {
 		case "--periodic-notifier-interval-ms":
 			c.NotifierIntervalMS = int(float(value))
 		case "--l1-manager":
-			return c, false
+			managers = append(managers, strings.Trim(value, "'"))
 		default:
 			t.Fatalf("flag %s", flag)
 		}
 		i++
 	}
 	c.L1.UseLazy = c.L1.UseLazy && pinned
-	return c, true
+	if managers != nil {
+		var err error
+		if c.L1Managers, err = sm.ParseL1Managers(managers, sm.L1Manager{L1: c.L1, Eviction: c.Eviction}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
 }
 
 // isE1 reports a release whose JSON form is ours.
@@ -117,7 +124,7 @@ func TestConfigJSONOfE1(t *testing.T) {
 		}
 		n++
 		// 0.4.5 records the flag on any host, 0.4.6 what the host can do.
-		c, _ := config(t, v.Flags, v.PinnedMemory)
+		c := config(t, v.Flags, v.PinnedMemory)
 		if got := c.JSON(); got != v.JSON {
 			t.Errorf("%s %s:\n got %s\nwant %s", v.Release, v.Flags, got, v.JSON)
 		}
@@ -132,7 +139,7 @@ func TestConfigJSONOfE1(t *testing.T) {
 
 // The digest of the user documentation's flags, which its sample shows.
 func TestConfigDigestOfTheDocumentation(t *testing.T) {
-	c, _ := config(t, "--l1-size-gb 200 --eviction-policy LRU", true)
+	c := config(t, "--l1-size-gb 200 --eviction-policy LRU", true)
 	if n := len(c.JSON()); n != 419 {
 		t.Errorf("got %d bytes; want 419", n)
 	}
@@ -142,7 +149,7 @@ func TestConfigDigestOfTheDocumentation(t *testing.T) {
 }
 
 func TestConfigJSONKeepsWhatE1LacksOnlyWhenSet(t *testing.T) {
-	c, _ := config(t, "--l1-size-gb 10 --eviction-policy LRU --enable-extra-logging --extra-logging-interval 30 --periodic-notifier-interval-ms 20", true)
+	c := config(t, "--l1-size-gb 10 --eviction-policy LRU --enable-extra-logging --extra-logging-interval 30 --periodic-notifier-interval-ms 20", true)
 	for _, want := range []string{`"extra_logging_enabled": true, "extra_logging_interval": 30.0`, `"periodic_notifier_interval_ms": 20`} {
 		if !strings.Contains(c.JSON(), want) {
 			t.Errorf("%s not in %s", want, c.JSON())
@@ -151,7 +158,7 @@ func TestConfigJSONKeepsWhatE1LacksOnlyWhenSet(t *testing.T) {
 }
 
 func TestConfigJSONOfAdapters(t *testing.T) {
-	c, _ := config(t, "--l1-size-gb 1 --eviction-policy LRU", true)
+	c := config(t, "--l1-size-gb 1 --eviction-policy LRU", true)
 	c.L2Adapters = []string{
 		`{"type":"mock", "max_size_gb": 1e1, "mock_bandwidth_gb":2, "é":"<\u0001"}`,
 		`{"type":"resp","password":"hunter2","nested":{"auth_token":"t"},"username":""}`,
@@ -204,8 +211,19 @@ func TestValidate(t *testing.T) {
 		{"alignment", func(c *sm.Config) { c.L1.AlignBytes = 4095 }, "--l1-align-bytes: invalid value: 4095 (allowed: a power of two from 1 to 1073741824)"},
 		{"ttl", func(c *sm.Config) { c.L1.ReadTTLSeconds = -1 }, "--l1-read-ttl-seconds: invalid value: -1 (allowed: 0 to 2305843009)"},
 		{"ttl overflow", func(c *sm.Config) { c.L1.WriteTTLSeconds = math.MaxInt64 }, "--l1-write-ttl-seconds: invalid value: 9223372036854775807 (allowed: 0 to 2305843009)"},
-		{"no policy", func(c *sm.Config) { c.Eviction.Policy = "" }, `--eviction-policy: invalid value: "" (allowed: LRU, ARC, IsolatedLRU, noop)`},
-		{"later policy", func(c *sm.Config) { c.Eviction.Policy = "IsolatedLRU" }, "--eviction-policy IsolatedLRU is not supported in this build"},
+		{"no policy", func(c *sm.Config) { c.Eviction.Policy = "" }, `--eviction-policy: invalid value: "" (allowed: LRU, ARC, IsolatedLRU, noop, S3FIFO, LeafLRU)`},
+		{"isolated", func(c *sm.Config) { c.Eviction.Policy = "IsolatedLRU" }, ""},
+		{"ours", func(c *sm.Config) { c.Eviction.Policy = "LeafLRU" }, ""},
+		{"quotas", func(c *sm.Config) {
+			c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"", 1}, {"a", 0}}
+		}, ""},
+		{"quota that nothing heeds", func(c *sm.Config) { c.Quotas = []sm.Quota{{"a", 3 << 29}} },
+			"--quota: invalid value: 'a=1.5' (allowed: with --eviction-policy IsolatedLRU, or with an --l2-adapter whose eviction_policy is IsolatedLRU)"},
+		{"quota twice", func(c *sm.Config) {
+			c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"", 1}, {"", 2}}
+		}, "--quota: invalid value: _default (allowed: each salt once)"},
+		{"negative quota", func(c *sm.Config) { c.Eviction.Policy, c.Quotas = "IsolatedLRU", []sm.Quota{{"b", -1}} },
+			"--quota: invalid value: b=-1 bytes (allowed: SALT=GB, _default for the empty salt; GB 0 or more, below 2^33 (8 EiB))"},
 		{"watermark", func(c *sm.Config) { c.Eviction.Watermark = -1 }, "--eviction-trigger-watermark: invalid value: -1 (allowed: 0 or more, finite)"},
 		{"watermark NaN", func(c *sm.Config) { c.Eviction.Watermark = math.NaN() }, "--eviction-trigger-watermark: invalid value: NaN (allowed: 0 or more, finite)"},
 		{"ratio", func(c *sm.Config) { c.Eviction.Ratio = -0.1 }, "--eviction-ratio: invalid value: -0.1 (allowed: 0 or more, finite)"},
@@ -214,7 +232,7 @@ func TestValidate(t *testing.T) {
 		{"adapter", func(c *sm.Config) { c.L2Adapters = []string{"[]"} }, "--l2-adapter #1: expected a JSON object, got list"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, _ := config(t, "--l1-size-gb 1 --eviction-policy LRU", true)
+			c := config(t, "--l1-size-gb 1 --eviction-policy LRU", true)
 			tt.change(&c)
 			got := ""
 			if err := c.Validate(kinds); err != nil {
@@ -255,14 +273,16 @@ func TestAdapters(t *testing.T) {
 		{`{"type":"mock","max_size_gb":"1","mock_bandwidth_gb":1}`, "--l2-adapter #1 ('mock'): max_size_gb must be a positive number"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1e999}`, "--l2-adapter #1 ('mock'): mock_bandwidth_gb must be a positive number"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"FIFO"}}`,
-			"--l2-adapter #1 ('mock'): eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', or 'noop', got 'FIFO'"},
+			"--l2-adapter #1 ('mock'): eviction.eviction_policy must be 'LRU', 'ARC', 'IsolatedLRU', 'noop', 'S3FIFO', or 'LeafLRU', got 'FIFO'"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"noop","eviction_ratio":-2}}`,
 			"--l2-adapter #1 ('mock'): eviction.eviction_ratio must be a number 0 or more, finite, got -2"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"LRU"}}`,
-			"--l2-adapter #1 ('mock'): eviction.eviction_policy 'LRU' of an L2 adapter is not supported in this build"},
+			""},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"serde":3}`, "--l2-adapter #1 ('mock'): 'serde' must be a dict, got int"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"serde":{}}`, "--l2-adapter #1 ('mock'): 'serde' dict must include a 'type' field"},
-		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"affinity_tag":"x"}`, "--l2-adapter #1 ('mock'): Unknown L1 affinity_tag: 'x'"},
+		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"serde":{"type":"fp8"}}`, "--l2-adapter #1 ('mock'): serde type 'fp8' is not supported in this build"},
+		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"serde":{"type":"zip"}}`, "--l2-adapter #1 ('mock'): Unknown serde type 'zip'. Registered: aesgcm, fp8, turboquant"},
+		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"affinity_tag":"x"}`, "--l2-adapter #1 ('mock'): Unknown L1 affinity_tag: 'x' (allowed: '_default')"},
 		{`{"type":"mock","max_size_gb":1,"mock_bandwidth_gb":1,"shared":1}`, "--l2-adapter #1 ('mock'): shared must be true or false, got 1"},
 	} {
 		_, err := sm.Config{L2Adapters: []string{tt.text}}.Adapters(kinds)

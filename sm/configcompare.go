@@ -69,10 +69,14 @@ func compareSettings(recordedJSON, recordedDigest string, run Config) Comparison
 	}
 	d := differ{recorded: map[string]any{}, run: map[string]any{}}
 	d.moveAdapters(recorded, run)
-	d.moveManagers(recorded)
-	flatten(d.recorded, "", recorded)
 	object := run.object()
 	delete(object, "l2_adapter_config")
+	if theirs, ours := moveManagers(recorded), moveManagers(object); theirs != ours {
+		d.differ("l1_manager_configs", l1Count(theirs), l1Count(ours))
+		delete(recorded, "l1_manager_configs")
+		delete(object, "l1_manager_configs")
+	}
+	flatten(d.recorded, "", recorded)
 	flatten(d.run, "", object)
 	d.compare()
 	slices.Sort(d.differences)
@@ -129,6 +133,7 @@ var settingDefaults = map[string]any{
 	"prefetch_inflight_watermark":           0.5,
 	"prefetch_max_in_flight":                8,
 	"prefetch_policy":                       "default",
+	"quotas":                                nil,
 	"store_policy":                          "default",
 }
 
@@ -137,6 +142,7 @@ var adapterDefaults = map[string]any{"persist_enabled": true, "shared": false, "
 
 // settingDefault returns the default of a setting that one side does not have.
 func settingDefault(path string) (value any, ok bool) {
+	path = asFirst(path)
 	if strings.HasPrefix(path, adaptersPath) {
 		value, ok = adapterDefaults[path[strings.LastIndexByte(path, '.')+1:]]
 		return value, ok
@@ -157,23 +163,47 @@ func (d *differ) differ(path, recorded, run string) {
 	d.differences = append(d.differences, fmt.Sprintf("%s: recorded %s, this run %s", path, recorded, run))
 }
 
-// moveManagers takes what 0.5.6 writes twice out of a recording:
+// moveManagers takes what 0.5.6 writes twice out of a configuration:
 // l1_manager_configs starts with a copy of l1_manager_config, and each manager
-// has the eviction settings that are in effect for it.
-func (d *differ) moveManagers(recorded map[string]any) {
-	first, _ := recorded["l1_manager_config"].(map[string]any)
-	managers, _ := recorded["l1_manager_configs"].([]any)
+// has the eviction settings that are in effect for it. It returns the number of
+// L1s.
+func moveManagers(object map[string]any) (count int) {
+	count = 1
+	first, _ := object["l1_manager_config"].(map[string]any)
+	managers, _ := object["l1_manager_configs"].([]any)
 	if len(managers) > 0 && reflect.DeepEqual(managers[0], any(first)) {
-		managers = managers[1:]
-		delete(recorded, "l1_manager_configs")
-		if n := len(managers); n > 0 {
-			d.differ("l1_manager_configs", fmt.Sprintf("%d L1 managers", n+1), "1")
+		count = len(managers)
+		managers[0] = nil // the paths of the others keep their numbers
+		if count == 1 {
+			delete(object, "l1_manager_configs")
 		}
 	}
 	if eviction, ok := first["eviction"].(map[string]any); ok {
-		recorded["eviction_config"] = eviction
+		object["eviction_config"] = eviction
 		delete(first, "eviction")
 	}
+	return count
+}
+
+func l1Count(n int) string {
+	if n == 1 {
+		return "1"
+	}
+	return fmt.Sprintf("%d L1 managers", n)
+}
+
+var laterManager = regexp.MustCompile(`^l1_manager_configs\[\d+\]\.`)
+
+// asFirst returns the path that a setting of a later L1 has in the first.
+func asFirst(path string) string {
+	if at := laterManager.FindStringIndex(path); at != nil {
+		path = path[at[1]:]
+		if setting, ok := strings.CutPrefix(path, "eviction."); ok {
+			return "eviction_config." + setting
+		}
+		return "l1_manager_config." + path
+	}
+	return path
 }
 
 // An upstream adapter is recorded as the text of a Python object.
@@ -254,7 +284,7 @@ func (d *differ) compare() {
 			run, ok = settingDefault(path)
 		}
 		switch {
-		case ignoredSettings[path]:
+		case ignoredSettings[asFirst(path)]:
 		case ok && !equalSettings(recorded, run):
 			d.differ(path, show(recorded), show(run))
 		case !ok && strings.HasPrefix(path, adaptersPath), !ok && d.within(path):
@@ -264,7 +294,7 @@ func (d *differ) compare() {
 		}
 	}
 	for path, run := range d.run {
-		if _, ok := d.recorded[path]; ok || ignoredSettings[path] {
+		if _, ok := d.recorded[path]; ok || ignoredSettings[asFirst(path)] {
 			continue
 		}
 		def, ok := settingDefault(path)

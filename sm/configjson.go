@@ -9,14 +9,16 @@ import (
 )
 
 // JSON returns the configuration as LMCache 0.4.4 to 0.4.6 record it, so that
-// the flags of the user documentation give the digest that it shows. Two things
+// the flags of the user documentation give the digest that it shows. Things
 // that this form has no place for are kept all the same:
 //
 //   - an adapter is its JSON object (LMCache writes the address of a Python
 //     object), without the values of its credentials: a trace file is not
 //     encrypted;
 //   - a setting of a later release is added, under that release's name, when it
-//     is not at its default.
+//     is not at its default: several L1s, or one with a tag, as 0.5.6 has them;
+//   - quotas, which LMCache keeps out of its configuration, are added when there
+//     are any: bytes by salt, _default for the empty one.
 //
 // An adapter that is no JSON object is written as a string.
 //
@@ -30,17 +32,7 @@ func (c Config) Digest() string {
 }
 
 func (c Config) object() map[string]any {
-	eviction := map[string]any{
-		"eviction_policy":   c.Eviction.Policy,
-		"trigger_watermark": c.Eviction.Watermark,
-		"eviction_ratio":    c.Eviction.Ratio,
-	}
-	if c.ExtraLogging {
-		eviction["extra_logging_enabled"] = true
-	}
-	if c.ExtraLoggingInterval != 10 {
-		eviction["extra_logging_interval"] = c.ExtraLoggingInterval
-	}
+	tiers := c.Tiers()
 	adapters := make([]any, len(c.L2Adapters))
 	for i, text := range c.L2Adapters {
 		if object, err := decodeAdapter(i+1, text); err == nil {
@@ -50,17 +42,8 @@ func (c Config) object() map[string]any {
 		}
 	}
 	object := map[string]any{
-		"l1_manager_config": map[string]any{
-			"memory_config": map[string]any{
-				"size_in_bytes":      c.L1.SizeBytes,
-				"use_lazy":           c.L1.UseLazy,
-				"init_size_in_bytes": min(c.L1.InitSizeBytes, c.L1.SizeBytes),
-				"align_bytes":        c.L1.AlignBytes,
-			},
-			"write_ttl_seconds": c.L1.WriteTTLSeconds,
-			"read_ttl_seconds":  c.L1.ReadTTLSeconds,
-		},
-		"eviction_config":        eviction,
+		"l1_manager_config":      tiers[0].L1.object(),
+		"eviction_config":        c.evictionObject(tiers[0].Eviction),
 		"l2_adapter_config":      map[string]any{"adapters": adapters},
 		"store_policy":           c.StorePolicy,
 		"prefetch_policy":        c.PrefetchPolicy,
@@ -69,7 +52,51 @@ func (c Config) object() map[string]any {
 	if c.NotifierIntervalMS != 5 {
 		object["periodic_notifier_interval_ms"] = c.NotifierIntervalMS
 	}
+	if len(c.Quotas) > 0 {
+		quotas := map[string]any{}
+		for _, q := range c.Quotas {
+			quotas[q.name()] = q.LimitBytes
+		}
+		object["quotas"] = quotas
+	}
+	if len(tiers) > 1 || tiers[0].Tag != DefaultTag {
+		list := make([]any, len(tiers))
+		for i, t := range tiers {
+			one := t.L1.object()
+			one["tag"], one["eviction"] = t.Tag, c.evictionObject(t.Eviction)
+			list[i] = one
+		}
+		object["l1_manager_config"], object["l1_manager_configs"] = list[0], list
+	}
 	return object
+}
+
+func (c L1Config) object() map[string]any {
+	return map[string]any{
+		"memory_config": map[string]any{
+			"size_in_bytes":      c.SizeBytes,
+			"use_lazy":           c.UseLazy,
+			"init_size_in_bytes": min(c.InitSizeBytes, c.SizeBytes),
+			"align_bytes":        c.AlignBytes,
+		},
+		"write_ttl_seconds": c.WriteTTLSeconds,
+		"read_ttl_seconds":  c.ReadTTLSeconds,
+	}
+}
+
+func (c Config) evictionObject(e EvictionConfig) map[string]any {
+	eviction := map[string]any{
+		"eviction_policy":   e.Policy,
+		"trigger_watermark": e.Watermark,
+		"eviction_ratio":    e.Ratio,
+	}
+	if c.ExtraLogging {
+		eviction["extra_logging_enabled"] = true
+	}
+	if c.ExtraLoggingInterval != 10 {
+		eviction["extra_logging_interval"] = c.ExtraLoggingInterval
+	}
+	return eviction
 }
 
 // credentialWords mark the fields of adapters whose values are not recorded:

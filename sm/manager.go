@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -49,11 +50,11 @@ type Manager struct {
 	clock    clock.Clock
 	tracer   *trace.Recorder
 	log      *slog.Logger
-	l1       *l1.Manager
-	adapters []l2.Adapter
-	eviction evictionController
-	store    storeController
+	quotas   evict.Quotas
+	tiers    tiers
+	adapters []*adapter
 	prefetch prefetchController
+	readTTL  int64 // ns; the longest of the tiers
 
 	mu      sync.Mutex // guards all below; nothing else is called under it
 	nextID  int64
@@ -67,6 +68,10 @@ type Manager struct {
 // agingResult says until when a result is kept for a caller who may never ask:
 // as long as its locks can be live.
 type agingResult struct{ id, until int64 }
+
+// maxResults is how many results are kept for callers who have not asked yet.
+// LMCache keeps all of them for ever.
+const maxResults = 1 << 18
 
 // New builds a storage manager and starts its controllers. The caller must
 // Close it.
@@ -83,37 +88,32 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	var memory l1.Memory = new(l1.Scratch)
-	if opt.Memory == RealMemory {
-		if memory, err = l1.NewReal(cfg.L1.SizeBytes, cfg.L1.UseLazy); err != nil {
-			return nil, err
-		}
+	if err := m.setQuotas(cfg.Quotas); err != nil {
+		return nil, err
 	}
-	m.l1, err = l1.New(l1.Options{
-		SizeBytes: cfg.L1.SizeBytes, AlignBytes: cfg.L1.AlignBytes, Policy: cfg.Eviction.Policy,
-		WriteTTL: time.Duration(cfg.L1.WriteTTLSeconds) * time.Second,
-		ReadTTL:  time.Duration(cfg.L1.ReadTTLSeconds) * time.Second,
-		Memory:   memory, Clock: opt.Clock,
-	})
-	if err != nil {
-		return nil, errors.Join(err, memory.Close())
-	}
-	m.eviction.m, m.store.m, m.prefetch.m = m, m, m
-	m.store.start()
+	m.prefetch.m = m
 	m.prefetch.start()
-	env := l2.Env{Clock: opt.Clock, NoPayload: opt.Memory == ScratchMemory, Notify: func() {
-		m.store.task.Wake()
-		m.prefetch.task.Wake()
-	}}
-	for i, c := range adapters {
-		a, err := opt.Adapters[c.Type].New([]byte(c.JSON), env)
+	for _, c := range cfg.Tiers() {
+		t, err := m.newTier(c, opt.Memory)
 		if err != nil {
+			return nil, errors.Join(c.about(err), m.Close())
+		}
+		t.store.start()
+		m.tiers = append(m.tiers, t)
+		m.readTTL = max(m.readTTL, c.L1.ReadTTLSeconds*int64(time.Second))
+	}
+	for i, c := range adapters {
+		if err := m.addAdapter(c, opt); err != nil {
 			return nil, errors.Join(&AdapterError{N: i + 1, Type: c.Type, Err: err}, m.Close())
 		}
-		m.adapters = append(m.adapters, a)
 	}
 	if !opt.ManualEviction {
-		m.eviction.start()
+		for _, t := range m.tiers {
+			t.eviction.start()
+		}
+		for _, a := range m.adapters {
+			a.eviction.start()
+		}
 	}
 	return m, nil
 }
@@ -129,15 +129,21 @@ func (m *Manager) Close() error {
 		return nil
 	}
 	m.prefetch.stop()
-	m.store.stop()
-	m.eviction.stop()
+	for _, t := range m.tiers {
+		t.store.stop()
+		t.eviction.stop()
+	}
 	var errs []error
 	for _, a := range m.adapters {
+		a.eviction.stop()
 		if err := a.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close L2 adapter %s: %w", a.Name(), err))
 		}
 	}
-	return errors.Join(append(errs, m.l1.Close())...)
+	for _, t := range m.tiers {
+		errs = append(errs, t.l1.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // ReserveWrite reserves memory for the keys that may be written, and returns an
@@ -149,7 +155,7 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
 	}
-	results, err := m.l1.Reserve(make([]l1.WriteResult, 0, len(keys)), keys, layout, mode, l1.Writer, false)
+	results, err := m.tiers.reserve(keys, layout, mode)
 	if err != nil {
 		m.tracer.Outcome(call, &trace.Outcome{Failed: true})
 		return nil, fmt.Errorf("reserve write of %d keys: %w", len(keys), err)
@@ -180,8 +186,7 @@ func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
 	}
-	codes, admitted, bytes := m.l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
-	m.store.queue(admitted)
+	codes, bytes := m.tiers.finish(keys)
 	written := int64(0)
 	for _, c := range codes {
 		if c == l1.Success {
@@ -259,8 +264,8 @@ func (m *Manager) deliver(id int64, res *PrefetchResult) {
 	defer m.mu.Unlock()
 	delete(m.pending, id)
 	m.results[id] = res
-	m.aging = append(m.aging, agingResult{id, now + m.cfg.L1.ReadTTLSeconds*int64(time.Second)})
-	for len(m.aging) > 0 && (m.results[m.aging[0].id] == nil || m.aging[0].until <= now) {
+	m.aging = append(m.aging, agingResult{id, now + m.readTTL})
+	for len(m.aging) > 0 && (m.results[m.aging[0].id] == nil || m.aging[0].until <= now || len(m.results) > maxResults) {
 		if m.aging[0].id == id {
 			break // a result is never dropped at once, whatever the TTL
 		}
@@ -287,7 +292,7 @@ func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
 		call = m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
 	}
 	r := &PrefetchedRead{m: m, keys: slices.Clone(keys)} // callers decode the next call into the same slice
-	r.codes, r.objects = m.l1.Read(make([]l1.Code, 0, len(keys)), make([]l1.Object, 0, len(keys)), keys)
+	r.codes, r.objects = m.tiers.read(keys)
 	if len(r.objects) < len(keys) {
 		r.refused = true
 		for i, c := range r.codes {
@@ -380,16 +385,39 @@ func (m *Manager) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int
 	if len(keys) == 0 {
 		return nil, 0
 	}
-	codes, freed = m.l1.Unlock(make([]l1.Code, 0, len(keys)), keys, n)
-	if freed > 0 {
-		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(freed) })
-	}
+	codes, freed = m.tiers.unlock(keys, n)
+	m.countFreed(freed)
 	return codes, freed
 }
 
-// EvictOnce runs one eviction cycle and returns the keys that it removed, in
-// the policy's order; nil if L1 is below the watermark.
-func (m *Manager) EvictOnce() []kv.ObjectKey { return m.eviction.cycle() }
+// countFreed counts objects that went with their last read lock.
+func (m *Manager) countFreed(n int) {
+	if n > 0 {
+		m.count(func(s *Stats) { s.TemporaryFreedKeys += int64(n) })
+	}
+}
+
+// EvictOnce runs one eviction cycle of every L1 and returns the keys that it
+// removed, in the policy's order; nil if L1 is below the watermark.
+func (m *Manager) EvictOnce() (gone []kv.ObjectKey) {
+	for _, t := range m.tiers {
+		gone = append(gone, t.eviction.cycle()...)
+	}
+	return gone
+}
+
+// EvictL2Once runs one eviction cycle of every store that has an eviction
+// block, and returns how many keys went.
+func (m *Manager) EvictL2Once() (gone int64) {
+	for _, a := range m.adapters {
+		gone += a.eviction.cycle()
+	}
+	return gone
+}
+
+// Quotas returns the budgets of salts, which may be changed at any time; the next
+// cycle of eviction heeds them.
+func (m *Manager) Quotas() *evict.Quotas { return &m.quotas }
 
 // Clear drops the objects of L1 that no live lock holds, or with force all.
 // Stores below are not touched.
@@ -397,10 +425,12 @@ func (m *Manager) Clear(force bool) {
 	if force {
 		m.log.Warn("Clearing L1 by force: locked objects go too")
 	}
-	m.l1.Clear(force)
+	for _, t := range m.tiers {
+		t.l1.Clear(force)
+	}
 }
 
 // Check reports whether the accounting of L1 is consistent.
-func (m *Manager) Check() error { return m.l1.Check() }
+func (m *Manager) Check() error { return m.tiers.check() }
 
 var _ io.Closer = (*Manager)(nil)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/l2/faultinject"
+	"github.com/lmcache/lmcache-go/l2/fs"
 	"github.com/lmcache/lmcache-go/l2/mock"
 	"github.com/lmcache/lmcache-go/sm"
 	"github.com/lmcache/lmcache-go/trace"
@@ -100,14 +103,15 @@ func TestParity(t *testing.T) {
 }
 
 func (s *scenario) run(t *testing.T, dir string) {
-	cfg := parityConfig(t, s.Flags)
+	folder := t.TempDir()
+	cfg := parityConfig(t, s.Flags, folder)
 	src, err := lct.Open(filepath.Join(dir, s.Trace), func(w string) { t.Errorf("%s: %s", s.Trace, w) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
 	clk := clock.NewVirtual(0)
-	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.ScratchMemory, ManualEviction: true, Adapters: l2.Registry{"mock": mock.Kind}})
+	m, err := sm.New(cfg, sm.Options{Clock: clk, Memory: sm.ScratchMemory, ManualEviction: true, Adapters: parityAdapters})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,9 +335,16 @@ func (p *player) compareEnd(t *testing.T, s *scenario) {
 	}
 }
 
-// parityConfig builds the configuration of a scenario's flags. An fs store is
-// played by the mock, which skips, holds and finds the same objects.
-func parityConfig(t *testing.T, flags []string) sm.Config {
+// parityAdapters are the stores that a scenario may name.
+var parityAdapters = func() l2.Registry {
+	kinds := l2.Registry{"mock": mock.Kind, "fs": fs.Kind, "fs_native": fs.NativeKind}
+	kinds["fault_inject"] = faultinject.Kind(kinds)
+	return kinds
+}()
+
+// parityConfig builds the configuration of a scenario's flags; a store of files
+// is in folder.
+func parityConfig(t *testing.T, flags []string, folder string) sm.Config {
 	cfg := sm.DefaultConfig()
 	number := func(s string) float64 {
 		f, err := strconv.ParseFloat(s, 64)
@@ -371,10 +382,7 @@ func parityConfig(t *testing.T, flags []string) sm.Config {
 		case "--l2-prefetch-max-in-flight":
 			cfg.PrefetchMaxInFlight = int(number(value))
 		case "--l2-adapter":
-			if !strings.Contains(value, `"fs"`) {
-				t.Skipf("this build has no adapter for %s yet", value)
-			}
-			cfg.L2Adapters = append(cfg.L2Adapters, `{"type": "mock", "max_size_gb": 1024, "mock_bandwidth_gb": 1e12}`)
+			cfg.L2Adapters = append(cfg.L2Adapters, basePath.ReplaceAllString(value, `"base_path":`+strconv.Quote(folder)))
 		default:
 			t.Fatalf("scenario flag %s is not known here", flags[i])
 		}
@@ -382,3 +390,6 @@ func parityConfig(t *testing.T, flags []string) sm.Config {
 	}
 	return cfg
 }
+
+// basePath is where the scenario was recorded.
+var basePath = regexp.MustCompile(`"base_path": *"[^"]*"`)

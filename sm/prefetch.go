@@ -2,6 +2,7 @@ package sm
 
 import (
 	"sync"
+	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -35,10 +36,12 @@ type prefetch struct {
 	lock    kv.LockMode
 	call    trace.CallToken // of the submission
 
-	inL1   kv.Bitmap // resident and locked by this request at step 1
-	served kv.Bitmap // planned from L1: still locked
-	loaded kv.Bitmap // loaded and locked
-	found  kv.Bitmap // in L1 or in a store
+	lockedNS []int64   // when the locks of inL1 were taken, by tier
+	owner    []int8    // one a cell with several L1s: the tier that holds or will hold it; nil with one
+	inL1     kv.Bitmap // resident and locked by this request at step 1
+	served   kv.Bitmap // planned from L1: still locked
+	loaded   kv.Bitmap // loaded and locked
+	found    kv.Bitmap // in L1 or in a store
 
 	lookups []lookup // one an adapter
 	source  []int16  // one a cell: the adapter to load from; -1 none
@@ -76,8 +79,83 @@ func (p *prefetch) tag() l1.Tag { return l1.Tag(p.id + 1) }
 
 // lockL1 is step 1.
 func (p *prefetch) lockL1() {
-	p.inL1 = p.m.l1.LockResident(p.keys, p.readers)
+	p.lockedNS = make([]int64, len(p.m.tiers))
+	for t := range p.lockedNS {
+		p.lockedNS[t] = p.m.clock.Now()
+	}
+	p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
 	p.found = p.inL1
+	p.tellChains()
+}
+
+// tellChains shows L1 which keys extend which: a row is a prompt. It says so
+// again when more of them are there.
+func (p *prefetch) tellChains() {
+	for row := range p.grid.rows {
+		for _, t := range p.m.tiers {
+			t.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
+		}
+	}
+}
+
+// relock takes the request's locks anew if stores took so long that they may
+// have lapsed. Keys that went meanwhile are hits no more, and locks that lapsed
+// are not given back: those would be another request's by now.
+func (p *prefetch) relock() {
+	now := p.m.clock.Now()
+	for t, tier := range p.m.tiers {
+		if now-p.lockedNS[t] < tier.cfg.L1.ReadTTLSeconds*int64(time.Second) || p.inL1.Count() == 0 {
+			continue
+		}
+		var held []int
+		for c := range p.keys {
+			if p.inL1.Test(c) {
+				held = append(held, c)
+			}
+		}
+		held = p.ofTier(t, held)
+		locked := tier.l1.LockResident(p.at(held), p.readers)
+		p.lockedNS[t], p.inL1 = now, p.inL1.Clone()
+		for i, c := range held {
+			if !locked.Test(i) {
+				p.inL1.Clear(c)
+			}
+		}
+		p.served = p.inL1
+	}
+}
+
+// ofTier returns those of cells that tier t holds or will hold.
+func (p *prefetch) ofTier(t int, cells []int) []int {
+	if p.owner == nil {
+		return cells
+	}
+	var out []int
+	for _, c := range cells {
+		if int(p.owner[c]) == t {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// unlock releases the request's locks of cells.
+func (p *prefetch) unlock(cells []int) {
+	for t, tier := range p.m.tiers {
+		if of := p.ofTier(t, cells); len(of) > 0 {
+			_, freed := tier.l1.Unlock(nil, p.at(of), p.readers)
+			p.m.countFreed(freed)
+		}
+	}
+}
+
+// discard frees what was reserved for cells.
+func (p *prefetch) discard(cells []int) {
+	for t, tier := range p.m.tiers {
+		if of := p.ofTier(t, cells); len(of) > 0 {
+			tier.l1.Discard(p.at(of), p.tag())
+		}
+	}
 }
 
 // plan is steps 3 and 4: it decides which cells are served, from where, and
@@ -85,17 +163,17 @@ func (p *prefetch) lockL1() {
 func (p *prefetch) plan(found kv.Bitmap) {
 	needed := p.grid.needed(found)
 	p.served = kv.NewBitmap(p.grid.cells())
-	var release []kv.ObjectKey
+	var release []int
 	for c := range p.keys {
 		switch {
 		case !p.inL1.Test(c):
 		case needed.Test(c):
 			p.served.Set(c)
 		default:
-			release = append(release, p.keys[c])
+			release = append(release, c)
 		}
 	}
-	p.m.unlock(release, p.readers)
+	p.unlock(release)
 	for c := range p.source {
 		p.source[c] = -1
 		if !needed.Test(c) || p.inL1.Test(c) {
@@ -104,6 +182,9 @@ func (p *prefetch) plan(found kv.Bitmap) {
 		for a := range p.lookups {
 			if p.lookups[a].bits.Test(c) {
 				p.source[c] = int16(a)
+				if p.owner != nil {
+					p.owner[c] = int8(p.m.adapters[a].tier)
+				}
 				break
 			}
 		}
@@ -119,25 +200,32 @@ func (p *prefetch) submitLookups() {
 	p.source = make([]int16, len(p.keys))
 }
 
-// reserve is steps 5 and 6: memory for what comes from below, row by row; a row
-// is all or nothing. What was refused changes the plan.
+// reserve is steps 5 and 6: memory for what comes from below, row by row, in the
+// L1 of the store that it comes from; a row is all or nothing in each. What was
+// refused changes the plan.
 func (p *prefetch) reserve() {
 	isTemporary := p.m.cfg.PrefetchPolicy != PrefetchRetain && p.lock != kv.NoLock
 	var reserved []int // cells
 	all := kv.NewBitmap(len(p.keys))
 	failed := false
 	for row := range p.grid.rows {
-		cells := cells(p.source, row*p.grid.cols, (row+1)*p.grid.cols)
-		results, err := p.m.l1.Reserve(nil, p.at(cells), p.layouts[row], kv.ModeNew, p.tag(), isTemporary)
-		failed = failed || err != nil
-		for i, r := range results {
-			if r.Code == l1.Success {
-				all.Set(cells[i])
-				reserved = append(reserved, cells[i])
-			} else {
-				failed = true
+		inRow := cells(p.source, row*p.grid.cols, (row+1)*p.grid.cols)
+		for t, tier := range p.m.tiers {
+			cells := p.ofTier(t, inRow)
+			results, err := tier.l1.Reserve(nil, p.at(cells), p.layouts[row], kv.ModeNew, p.tag(), isTemporary)
+			failed = failed || err != nil
+			for i, r := range results {
+				if r.Code == l1.Success {
+					all.Set(cells[i])
+					reserved = append(reserved, cells[i])
+				} else {
+					failed = true
+				}
 			}
 		}
+	}
+	if len(reserved) > 0 {
+		p.tellChains()
 	}
 	if !failed {
 		return
@@ -152,13 +240,13 @@ func (p *prefetch) reserve() {
 		}
 	}
 	p.plan(have)
-	var discard []kv.ObjectKey
+	var discard []int
 	for _, c := range reserved {
 		if p.source[c] < 0 {
-			discard = append(discard, p.keys[c])
+			discard = append(discard, c)
 		}
 	}
-	p.m.l1.Discard(discard, p.tag())
+	p.discard(discard)
 }
 
 // submitLoads is the start of step 7. It reports whether there is any load.
@@ -182,7 +270,7 @@ func (p *prefetch) submitLoads() bool {
 			continue
 		}
 		keys := p.at(from)
-		views := p.m.l1.Reserved(nil, keys, p.tag())
+		views := p.m.tiers[adapter.tier].l1.Reserved(nil, keys, p.tag())
 		p.loads = append(p.loads, load{adapter: a, cells: from, id: adapter.SubmitLoad(objects(keys, views))})
 	}
 	return len(p.loads) > 0
@@ -210,31 +298,34 @@ func cells(source []int16, from, to int) []int {
 // finishLoad ends the loads of step 7, in cell order: what was read becomes
 // resident with the request's locks, what was not is freed.
 func (p *prefetch) finishLoad(read kv.Bitmap) {
-	var loaded []int
-	var failed []kv.ObjectKey
+	var loaded, failed []int
 	for c := range p.keys {
 		switch {
 		case p.source[c] < 0:
 		case read.Test(c):
 			loaded = append(loaded, c)
 		default:
-			failed = append(failed, p.keys[c])
+			failed = append(failed, c)
 		}
 	}
-	codes, _, bytes := p.m.l1.Finish(nil, nil, p.at(loaded), p.tag(), p.readers)
-	objects := 0
-	for i, c := range loaded {
-		switch {
-		case codes[i] == l1.Success:
-			objects++
-			p.loaded.Set(c)
-		case p.loadedBefore(loaded[:i], c): // a key that the request names twice
-			p.loaded.Set(c)
+	objects, bytes := int64(0), int64(0)
+	for t, tier := range p.m.tiers {
+		of := p.ofTier(t, loaded)
+		codes, _, n := tier.l1.Finish(nil, nil, p.at(of), p.tag(), p.readers)
+		bytes += n
+		for i, c := range of {
+			switch {
+			case codes[i] == l1.Success:
+				objects++
+				p.loaded.Set(c)
+			case p.loadedBefore(of[:i], c): // a key that the request names twice
+				p.loaded.Set(c)
+			}
 		}
 	}
-	p.m.l1.Discard(failed, p.tag())
+	p.discard(failed)
 	p.m.count(func(s *Stats) {
-		s.L2LoadedKeys += int64(objects)
+		s.L2LoadedKeys += objects
 		s.L2LoadedBytes += bytes
 	})
 }
@@ -251,6 +342,7 @@ func (p *prefetch) loadedBefore(cells []int, c int) bool {
 
 // finish is steps 8 and 9.
 func (p *prefetch) finish() *PrefetchResult {
+	p.relock()
 	locked := p.served.Clone()
 	for c := range p.keys {
 		if p.loaded.Test(c) {
@@ -258,7 +350,7 @@ func (p *prefetch) finish() *PrefetchResult {
 		}
 	}
 	hits := p.grid.hits(locked)
-	var release, touched []kv.ObjectKey
+	var release, touched []int
 	res := &PrefetchResult{Rows: make([]PrefetchRow, p.grid.rows)}
 	for row := range res.Rows {
 		r := &res.Rows[row]
@@ -272,12 +364,12 @@ func (p *prefetch) finish() *PrefetchResult {
 			case !locked.Test(c):
 				continue
 			case !hits.Test(c) || p.lock == kv.NoLock:
-				release = append(release, p.keys[c])
+				release = append(release, c)
 			}
 			if !hits.Test(c) {
 				continue
 			}
-			touched = append(touched, p.keys[c])
+			touched = append(touched, c)
 			if p.loaded.Test(c) {
 				r.L2.Set(col)
 				res.L2Hits++
@@ -287,8 +379,10 @@ func (p *prefetch) finish() *PrefetchResult {
 			}
 		}
 	}
-	p.m.unlock(release, p.readers)
-	p.m.l1.Touch(touched)
+	p.unlock(release)
+	for t, tier := range p.m.tiers {
+		tier.l1.Touch(p.at(p.ofTier(t, touched)))
+	}
 	p.m.countPrefetch(p, res)
 	if p.call.WantsOutcome() {
 		p.traceResult(res)
@@ -358,6 +452,7 @@ func (c *prefetchController) advance(p *prefetch) bool {
 				}
 			}
 		}
+		p.relock()
 		p.found = p.inL1.Clone()
 		for a := range p.lookups {
 			for cell := range p.keys {

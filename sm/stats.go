@@ -24,12 +24,15 @@ type Stats struct {
 	TemporaryFreedKeys          int64 // objects that went with their last read lock
 	L2StoredKeys, L2StoredBytes int64 // newly written to stores
 	L2LoadedKeys, L2LoadedBytes int64 // read from stores, hits or not
+
+	L2EvictionPasses              int64 // cycles that found a store at its watermark or above
+	L2EvictedKeys, L2EvictedBytes int64
 }
 
 // Stats returns the counts. Each is exact; calls that run meanwhile may be in
 // some and not yet in others.
 func (m *Manager) Stats() Stats {
-	u := m.l1.Usage()
+	u := m.tiers.usage()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
@@ -62,5 +65,6 @@ func (m *Manager) countPrefetch(p *prefetch, res *PrefetchResult) {
 	})
 }
 
-// Snapshot returns the whole state of L1, for tests and inspection.
-func (m *Manager) Snapshot() l1.Snapshot { return m.l1.Snapshot() }
+// Snapshot returns the whole state of L1, for tests and inspection; of several
+// L1s one after the other.
+func (m *Manager) Snapshot() l1.Snapshot { return m.tiers.snapshot() }

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
@@ -10,12 +11,13 @@ import (
 )
 
 // storeController copies what was written to the stores below. FinishWrite
-// queues keys; a step takes all of them, locks them against eviction and
+// queues keys; a step takes all of them, pins them against eviction and
 // submits one task a store and (model, rank).
 //
 // Source: reference storage-manager.md, sections 6 and 14.5.
 type storeController struct {
-	m    *Manager
+	m    *Manager // immutable, as the next two
+	tier *tier    // copies what is written there to its stores
 	task clock.Task
 
 	mu      sync.Mutex
@@ -32,8 +34,10 @@ type storeID struct {
 }
 
 type storeTask struct {
-	held  []int // indices in group.keys; each key holds a read lock until the task is done
+	held  []int // indices in group.keys; each key is pinned until the task is done
 	group *storeGroup
+
+	pinnedNS int64 // when held was pinned
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
@@ -59,7 +63,7 @@ func (c *storeController) start() {
 
 // queue takes over keys that became resident. It never waits.
 func (c *storeController) queue(keys []kv.ObjectKey) {
-	if len(keys) == 0 || len(c.m.adapters) == 0 {
+	if len(keys) == 0 || len(c.tier.adapters) == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -76,7 +80,8 @@ func (c *storeController) step(int64) (next int64) {
 	for _, group := range groupByRank(keys) {
 		c.submit(group)
 	}
-	for i, a := range c.m.adapters {
+	for _, i := range c.tier.adapters {
+		a := c.m.adapters[i]
 		for _, res := range a.PopStores() {
 			id := storeID{i, res.ID}
 			if t := c.inFlight[id]; t != nil {
@@ -112,9 +117,9 @@ func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
 
 func (c *storeController) submit(keys []kv.ObjectKey) {
 	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
-	for i, a := range c.m.adapters {
-		t := &storeTask{group: g}
-		locked := c.m.l1.LockResident(keys, 1)
+	for _, i := range c.tier.adapters {
+		t := &storeTask{group: g, pinnedNS: c.m.clock.Now()}
+		locked := c.tier.l1.Pin(keys)
 		for k := range keys {
 			if locked.Test(k) { // else it was evicted before its turn
 				t.held = append(t.held, k)
@@ -124,9 +129,9 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 			continue
 		}
 		held := t.keys()
-		c.codes, c.views = c.m.l1.Read(c.codes[:0], c.views[:0], held)
+		c.codes, c.views = c.tier.l1.Read(c.codes[:0], c.views[:0], held)
 		g.running++
-		c.inFlight[storeID{i, a.SubmitStore(objects(held, c.views))}] = t
+		c.inFlight[storeID{i, c.m.adapters[i].SubmitStore(objects(held, c.views))}] = t
 	}
 }
 
@@ -138,11 +143,18 @@ func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
 	return out
 }
 
+// unpin ends a task's hold of its keys. A temporary object may go with it.
+func (c *storeController) unpin(t *storeTask) {
+	c.m.countFreed(c.tier.l1.Unpin(t.keys(), t.pinnedNS))
+}
+
 func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
 	g := t.group
-	c.m.unlock(t.keys(), 1)
+	c.unpin(t)
 	if res.Err != nil {
-		c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
+		if !errors.Is(res.Err, l2.ErrReported) {
+			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
+		}
 	} else {
 		for _, k := range t.held {
 			g.stored.Set(k)
@@ -161,7 +173,7 @@ func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResul
 				stored = append(stored, g.keys[k])
 			}
 		}
-		c.m.l1.Delete(nil, stored, false)
+		c.tier.l1.Delete(nil, stored, false)
 	}
 }
 
@@ -170,6 +182,6 @@ func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
 		delete(c.inFlight, id)
-		c.m.unlock(t.keys(), 1)
+		c.unpin(t)
 	}
 }

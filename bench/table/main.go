@@ -120,7 +120,13 @@ func write(w io.Writer, m *measurements) error {
 	if _, err := fmt.Fprint(w, "\nOther recorders, ns a call; the ratio is theirs to ours in the same place.\n\n"); err != nil {
 		return err
 	}
-	return writeMarkdown(w, peerCells(m))
+	if err := writeMarkdown(w, peerCells(m)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprint(w, "\nLMCache's own figures, taken on another machine of two cores; \"faster\" is by the better of its figures.\n\n"); err != nil {
+		return err
+	}
+	return writeMarkdown(w, releasedCells(m))
 }
 
 // writeMarkdown prints cells, of which the first row is the head, with columns

@@ -26,6 +26,7 @@ BenchmarkTail 	 10	 1500 p99.99-call-ns	 400 p99.99-floor-ns
 LTTng-UST: not installed
 BenchmarkDrain/keys=1/mode=floor-2	 10	 80 ns/op
 BenchmarkDrain/keys=1/lists=repeated/mode=drain-2	 10	 100 ns/op
+BenchmarkCall/op=hits-2	10	6500 ns/call
 BenchmarkPeer/peer=zerolog/keys=1/producers=1-2	 10	 220 ns/op
 PASS
 ok  	github.com/lmcache/lmcache-go/trace	1.0s
@@ -58,6 +59,11 @@ func TestCells(t *testing.T) {
 	for _, row := range peerCells(m) {
 		if row[0] == "zerolog" && row[1] != "220 ns (10 ×)" {
 			t.Errorf("zerolog: %q; want 220 ns (10 ×)", row[1])
+		}
+	}
+	for _, row := range releasedCells(m) {
+		if row[0] == "prefetch, all of them hits" && !slices.Equal(row[1:], []string{"130 µs – 147 µs", "6.50 µs", "20 ×"}) {
+			t.Errorf("LMCache's figures: %q", row)
 		}
 	}
 	var out bytes.Buffer
@@ -107,6 +113,11 @@ func TestRowsAreMeasured(t *testing.T) {
 					names[strings.TrimPrefix(f[1], "Benchmark")] = true
 				}
 			}
+		}
+	}
+	for _, r := range released {
+		if base, _, _ := strings.Cut(r.ours.name, "/"); !names[base] {
+			t.Errorf("%s: bench/run does not run Benchmark%s", r.what, base)
 		}
 	}
 	for i := range rows {

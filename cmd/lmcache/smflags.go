@@ -17,11 +17,13 @@ import (
 //
 // Source: reference lct-v1.md, section 5.3; storage-manager.md, section 9.1.
 type smFlags struct {
-	cmd     *cobra.Command
-	cfg     sm.Config
-	sizeGB  float64
-	initGB  int64
-	unbuilt []unbuiltFlag
+	cmd      *cobra.Command
+	cfg      sm.Config
+	sizeGB   float64
+	initGB   int64
+	managers []string // --l1-manager
+	quotas   []string
+	unbuilt  []unbuiltFlag
 }
 
 func (f *smFlags) define(cmd *cobra.Command) {
@@ -29,10 +31,12 @@ func (f *smFlags) define(cmd *cobra.Command) {
 	f.cfg = sm.DefaultConfig()
 	f.initGB = f.cfg.L1.InitSizeBytes >> 30
 	section(cmd, "Storage manager", func(flags *pflag.FlagSet) {
-		flags.Var(floatValue{&f.sizeGB}, "l1-size-gb", "size of L1 in GiB; required")
-		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "LRU, ARC or noop (IsolatedLRU is not in this build); required")
+		flags.Var(floatValue{&f.sizeGB}, "l1-size-gb", "size of L1 in GiB; this or --l1-manager is required")
+		flags.Var(listValue{&f.managers}, "l1-manager", "one of several L1s, as a JSON object with type DRAM, tag and size_gb, and if wanted align_bytes, use_lazy, write_ttl_seconds, read_ttl_seconds and eviction; repeat it in the order in which writes try them. An --l2-adapter says with affinity_tag which it serves")
+		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "what leaves L1 first: LRU, ARC, IsolatedLRU (LRU by cache salt, with --quota), noop (nothing); beyond LMCache's: S3FIFO (one-hit keys first), LeafLRU (LRU that keeps a chunk for as long as one that extends it); required")
 		flags.Var(floatValue{&f.cfg.Eviction.Watermark}, "eviction-trigger-watermark", "used share of L1 at which a cycle evicts")
 		flags.Var(floatValue{&f.cfg.Eviction.Ratio}, "eviction-ratio", "share of the keys that one cycle evicts")
+		flags.Var(quotaValue{listValue{&f.quotas}}, "quota", "budget of a cache salt in GiB, _default for the empty salt; repeat it for more. For IsolatedLRU: in L1, salts without a quota share what the quotas leave")
 		boolPair(flags, &f.cfg.L1.UseLazy, "l1-use-lazy", "touch the pages of L1 when they are first used; the capacity is the same either way")
 		flags.Var(intValue[int64]{&f.cfg.L1.AlignBytes}, "l1-align-bytes", "alignment of objects in L1, a power of two")
 		flags.Var(intValue[int64]{&f.cfg.L1.WriteTTLSeconds}, "l1-write-ttl-seconds", "life of a reservation")
@@ -67,6 +71,9 @@ func boolPair(flags *pflag.FlagSet, p *bool, name, usage string) {
 
 // missing returns the required flags that the command line does not have.
 func (f *smFlags) missing() []string {
+	if len(f.managers) > 0 {
+		return nil // each says its size; who lacks a policy is told with the others' settings
+	}
 	var names []string
 	for _, name := range []string{"l1-size-gb", "eviction-policy"} {
 		if !f.cmd.Flags().Changed(name) {
@@ -83,10 +90,52 @@ func (f *smFlags) config() (sm.Config, error) {
 	}
 	c := f.cfg
 	var err error
+	if len(f.managers) > 0 {
+		return f.severalL1()
+	}
 	if c.L1.SizeBytes, err = sm.SizeBytes("--l1-size-gb", f.sizeGB); err != nil {
 		return c, settingError(err)
 	}
 	if c.L1.InitSizeBytes, err = sm.SizeBytes("--l1-init-size-gb", float64(f.initGB)); err != nil {
+		return c, settingError(err)
+	}
+	c.Quotas = nil
+	for _, text := range f.quotas {
+		q, err := sm.ParseQuota(text)
+		if err != nil {
+			return c, settingError(err)
+		}
+		c.Quotas = append(c.Quotas, q)
+	}
+	c.NotifierIntervalMS = max(c.NotifierIntervalMS, 1)
+	if err := c.Validate(adapterKinds); err != nil {
+		return c, settingError(err)
+	}
+	return c, nil
+}
+
+// severalL1 is config with --l1-manager. LMCache refuses --l1-size-gb beside it
+// and drops other flags of a single L1 without a word; here all are refused,
+// unless they say the default.
+func (f *smFlags) severalL1() (sm.Config, error) {
+	c := f.cfg
+	def := sm.DefaultConfig()
+	for _, flag := range []struct {
+		name  string
+		given bool
+	}{
+		{"l1-size-gb", true},
+		{"l1-use-lazy", c.L1.UseLazy != def.L1.UseLazy},
+		{"no-l1-use-lazy", c.L1.UseLazy != def.L1.UseLazy},
+		{"l1-align-bytes", c.L1.AlignBytes != def.L1.AlignBytes},
+		{"l1-init-size-gb", f.initGB != def.L1.InitSizeBytes>>30},
+	} {
+		if flag.given && f.cmd.Flags().Changed(flag.name) {
+			return c, usagef("argument --%s: not allowed with argument --l1-manager (Use either --l1-manager or legacy L1 flags)", flag.name)
+		}
+	}
+	var err error
+	if c.L1Managers, err = sm.ParseL1Managers(f.managers, sm.L1Manager{L1: c.L1, Eviction: c.Eviction}); err != nil {
 		return c, settingError(err)
 	}
 	c.NotifierIntervalMS = max(c.NotifierIntervalMS, 1)
@@ -100,11 +149,9 @@ func (f *smFlags) config() (sm.Config, error) {
 // does not have.
 func smUnbuilt() []unbuiltFlag {
 	const (
-		oneL1 = "L1 is one tier of memory, described by --l1-size-gb and the other --l1 flags"
-		gds   = "there is no GPU-direct storage"
+		gds = "there is no GPU-direct storage"
 	)
 	return []unbuiltFlag{
-		{name: "l1-manager", value: listValue{new([]string)}, reason: oneL1},
 		boolUnbuilt("l1-use-hugepages", false, "L1 uses the system's normal pages"),
 		boolUnbuilt("no-l1-use-hugepages", false, ""),
 		{name: "l1-devdax-path", value: textValue(""), reason: "there is no Device-DAX L1"},

@@ -116,6 +116,11 @@ func (v listValue) Set(s string) error {
 	return nil
 }
 
+// quotaValue is a listValue of quotas.
+type quotaValue struct{ listValue }
+
+func (v quotaValue) Type() string { return "SALT=GB" }
+
 // switchValue is one of a pair of flags that set the same bool to opposite
 // values; the last one on the command line counts.
 type switchValue struct {

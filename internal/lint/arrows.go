@@ -69,6 +69,7 @@ var monopolies = []monopoly{
 	{"github.com/spf13/cobra", []string{"cmd/*"}, false},
 	{"go.opentelemetry.io", []string{"telemetry"}, false},
 	{"github.com/prometheus", []string{"telemetry"}, false},
+	{"github.com/minio/minio-go", []string{"l2/s3"}, false},
 }
 
 // A ban names functions of a standard package that the code of some packages

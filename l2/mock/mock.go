@@ -94,21 +94,22 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 func (s *Store) Name() string { return "mock" }
 
 // start runs done after the time that bytes take, and then notifies. The
-// caller holds mu; done runs under it.
+// caller holds mu; both run under it, so that neither comes after Close. A
+// closed store completes nothing.
 func (s *Store) start(kind int, bytes int64, done func(id l2.TaskID)) l2.TaskID {
 	s.lastID++
+	if s.closed {
+		return s.lastID
+	}
 	id, now := s.lastID, s.env.Clock.Now()
 	end := max(now, s.free[kind]) + int64(float64(bytes)*s.perByte*1e9)
 	s.free[kind] = end
 	s.running[id] = s.env.Clock.AfterFunc(time.Duration(end-now), func() {
 		s.mu.Lock()
-		_, mine := s.running[id]
-		if mine {
+		defer s.mu.Unlock()
+		if _, mine := s.running[id]; mine {
 			delete(s.running, id)
 			done(id)
-		}
-		s.mu.Unlock()
-		if mine {
 			s.env.Notify()
 		}
 	})
@@ -119,10 +120,14 @@ func (s *Store) start(kind int, bytes int64, done func(id l2.TaskID)) l2.TaskID 
 func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var res l2.StoreResult
+	var (
+		res   l2.StoreResult
+		keys  []kv.ObjectKey
+		sizes []int64
+	)
 	for _, o := range objects {
 		size := int64(len(o.Bytes))
-		if s.objects[o.Key] != nil || s.used+size > s.capacity {
+		if s.closed || s.objects[o.Key] != nil || s.used+size > s.capacity {
 			continue
 		}
 		held := &object{size: size}
@@ -133,7 +138,9 @@ func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 		s.used += size
 		res.Keys++
 		res.Bytes += size
+		keys, sizes = append(keys, o.Key), append(sizes, size)
 	}
+	s.env.Stored(keys, sizes)
 	return s.start(storing, res.Bytes, func(id l2.TaskID) {
 		res.ID = id
 		s.stores = append(s.stores, res)
@@ -193,29 +200,35 @@ func (s *Store) SubmitLoad(objects []l2.Object) l2.TaskID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	loaded, bytes := kv.NewBitmap(len(objects)), int64(0)
+	var keys []kv.ObjectKey
 	for i, o := range objects {
 		if held := s.objects[o.Key]; held != nil && held.size == int64(len(o.Bytes)) {
 			copy(o.Bytes, held.bytes)
 			loaded.Set(i)
 			bytes += held.size
+			keys = append(keys, o.Key)
 		}
 	}
-	return s.start(loading, bytes, func(id l2.TaskID) { s.loads[id] = loaded })
+	return s.start(loading, bytes, func(id l2.TaskID) {
+		s.env.Accessed(keys)
+		s.loads[id] = loaded
+	})
 }
 
-// Delete removes keys, locked ones too, as LMCache's mock does.
+// Delete removes keys that no lookup has locked.
 func (s *Store) Delete(keys []kv.ObjectKey) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
+	var gone []kv.ObjectKey
 	for _, k := range keys {
-		if o := s.objects[k]; o != nil {
+		if o := s.objects[k]; o != nil && o.locks == 0 {
 			delete(s.objects, k)
 			s.used -= o.size
-			n++
+			gone = append(gone, k)
 		}
 	}
-	return n
+	s.env.Deleted(gone)
+	return len(gone)
 }
 
 // Usage says how full the store is.

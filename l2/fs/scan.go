@@ -1,0 +1,111 @@
+package fs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftoverAge is how long ago a temporary file of LMCache must have been
+// written before it counts as left behind: it has no lock that would say so.
+const leftoverAge = 10 * 60 // seconds
+
+// recover counts the objects that the folder has.
+func (s *Store) recover() error {
+	return eachFile(s.c.BasePath, func(e fs.DirEntry) bool {
+		if k, ok := parseName(e.Name()); ok && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil {
+				s.know(s.shard(&k), k, info.Size())
+			}
+		}
+		return true
+	})
+}
+
+// eachFile calls f for the entries of a folder, in no order, until it says false.
+func eachFile(folder string, f func(fs.DirEntry) bool) error {
+	d, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for {
+		entries, err := d.ReadDir(1024)
+		for _, e := range entries {
+			if !f(e) {
+				return nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// removeLeftovers removes the temporary files of writers that died. A folder
+// that cannot be written keeps them.
+func (s *Store) removeLeftovers() {
+	now := int64(0) // by the clock of the file system: it may be another machine's
+	_ = eachFile(s.temp, func(e fs.DirEntry) bool {
+		if s.closed() {
+			return false
+		}
+		if !e.Type().IsRegular() {
+			return true
+		}
+		ours, ok := isTempName(e.Name())
+		if !ok {
+			return true
+		}
+		path := filepath.Join(s.temp, e.Name())
+		if !ours {
+			if now == 0 {
+				if now = fileTime(s.temp); now == 0 {
+					return false
+				}
+			}
+			if info, err := e.Info(); err == nil && now-info.ModTime().Unix() >= leftoverAge {
+				_ = unix.Unlink(path)
+			}
+			return true
+		}
+		removeUnlocked(path)
+		return true
+	})
+}
+
+// removeUnlocked removes a file that nobody holds a lock on.
+func removeUnlocked(path string) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	// A writer that has made the file and not locked it yet fails to, and then
+	// to rename it, and writes another.
+	if again(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }) == nil {
+		_ = unix.Unlink(path)
+	}
+}
+
+// fileTime returns the Unix time of a file that is written now; 0 if none can be.
+func fileTime(folder string) int64 {
+	f, err := os.CreateTemp(folder, "now-*"+tempSuffix)
+	if err != nil {
+		return 0
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.ModTime().Unix()
+}

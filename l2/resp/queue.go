@@ -1,0 +1,215 @@
+package resp
+
+import (
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
+)
+
+// A pipeline's bounds. A task is spread over the workers in parts of at least
+// minBatchBytes, as long as none is larger than maxBatchBytes.
+const (
+	batchKeys     = 256
+	minBatchBytes = 512 << 10
+	maxBatchBytes = 4 << 20
+)
+
+type op int
+
+const (
+	lookingUp op = iota
+	loading
+	storing
+	deleting // never queued
+	kinds
+)
+
+func (k op) String() string { return [...]string{"look up", "load", "store", "delete"}[k] }
+
+// task is a submitted task. Objects and keys are the caller's; what is below
+// them is guarded by Store.mu.
+type task struct {
+	kind    op
+	id      l2.TaskID
+	objects []l2.Object    // of a load and a store
+	keys    []kv.ObjectKey // of a lookup
+
+	left   int       // batches that have not completed
+	bits   kv.Bitmap // of a lookup and a load
+	stored l2.StoreResult
+}
+
+// batch is the part [from, to) of a task: one pipeline.
+type batch struct {
+	t        *task
+	from, to int
+}
+
+// queue is first in, first out.
+type queue struct {
+	batches []batch
+	head    int
+}
+
+func (q *queue) len() int { return len(q.batches) - q.head }
+
+func (q *queue) push(b batch) { q.batches = append(q.batches, b) }
+
+func (q *queue) pop() batch {
+	b := q.batches[q.head]
+	q.batches[q.head] = batch{}
+	if q.head++; q.head == len(q.batches) {
+		q.batches, q.head = q.batches[:0], 0
+	} else if q.head >= 1024 && 2*q.head >= len(q.batches) { // a queue that never empties must not grow
+		n := copy(q.batches, q.batches[q.head:])
+		clear(q.batches[n:])
+		q.batches, q.head = q.batches[:n], 0
+	}
+	return b
+}
+
+// cut splits a task into batches for a number of workers.
+func (t *task) cut(workers int) []batch {
+	var out []batch
+	if t.kind == lookingUp {
+		for from := 0; from < len(t.keys); from += batchKeys {
+			out = append(out, batch{t, from, min(from+batchKeys, len(t.keys))})
+		}
+		return out
+	}
+	total := 0
+	for i := range t.objects {
+		total += len(t.objects[i].Bytes)
+	}
+	most := min(max(total/workers, minBatchBytes), maxBatchBytes)
+	from, bytes := 0, 0
+	for i := range t.objects {
+		size := len(t.objects[i].Bytes)
+		if i > from && (bytes+size > most || i-from == batchKeys) {
+			out = append(out, batch{t, from, i})
+			from, bytes = i, 0
+		}
+		bytes += size
+	}
+	if from < len(t.objects) {
+		out = append(out, batch{t, from, len(t.objects)})
+	}
+	return out
+}
+
+// submit queues a task. It never waits.
+func (s *Store) submit(t *task) l2.TaskID {
+	batches := t.cut(s.opt.Workers)
+	t.left = len(batches)
+	s.mu.Lock()
+	s.lastID++
+	t.id = s.lastID
+	t.stored.ID = t.id
+	if closed := s.closed; closed || len(batches) == 0 {
+		s.complete(t)
+		s.mu.Unlock()
+		s.env.Notify()
+		return t.id
+	}
+	for _, b := range batches {
+		s.queues[t.kind].push(b)
+	}
+	if len(batches) == 1 {
+		s.wake.Signal()
+	} else {
+		s.wake.Broadcast()
+	}
+	s.mu.Unlock()
+	return t.id
+}
+
+// complete publishes a task's result; the caller holds mu.
+func (s *Store) complete(t *task) {
+	switch t.kind {
+	case storing:
+		s.stores = append(s.stores, t.stored)
+	case loading:
+		s.loads[t.id] = t.bits
+	case lookingUp:
+		s.lookups[t.id] = t.bits
+	}
+}
+
+// next takes the next batch; the caller holds mu. Lookups go first, and one
+// worker is left for them: an answer about keys must not wait for megabytes.
+// Loads and stores take turns.
+func (s *Store) next() (batch, bool) {
+	if s.queues[lookingUp].len() > 0 {
+		return s.queues[lookingUp].pop(), true
+	}
+	if s.moving >= max(1, s.opt.Workers-1) {
+		return batch{}, false
+	}
+	s.turn = loading + storing - s.turn
+	if s.queues[s.turn].len() == 0 {
+		s.turn = loading + storing - s.turn
+	}
+	if s.queues[s.turn].len() == 0 {
+		return batch{}, false
+	}
+	s.moving++
+	return s.queues[s.turn].pop(), true
+}
+
+// work is a worker's life: it ends when the store is closed and nothing that
+// it may take is queued.
+func (s *Store) work() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		b, ok := s.next()
+		switch {
+		case ok:
+			s.mu.Unlock()
+			done := s.run(b)
+			s.mu.Lock()
+			if b.t.kind != lookingUp {
+				s.moving--
+			}
+			if done(); b.t.left == 0 {
+				s.complete(b.t)
+				s.mu.Unlock()
+				s.env.Notify()
+				s.mu.Lock()
+			}
+		case s.closed:
+			return
+		default:
+			s.wake.Wait()
+		}
+	}
+}
+
+// run sends a batch. What it returns adds the outcome to the task, under mu.
+func (s *Store) run(b batch) func() {
+	t := b.t
+	set := func(bits []bool) func() {
+		return func() {
+			t.left--
+			for i, ok := range bits {
+				if ok {
+					t.bits.Set(b.from + i)
+				}
+			}
+		}
+	}
+	switch t.kind {
+	case lookingUp:
+		return set(s.lookup(t.keys[b.from:b.to]))
+	case loading:
+		return set(s.load(t.objects[b.from:b.to]))
+	}
+	keys, bytes, err := s.store(t.objects[b.from:b.to])
+	return func() {
+		t.left--
+		t.stored.Keys += keys
+		t.stored.Bytes += bytes
+		if t.stored.Err == nil {
+			t.stored.Err = err
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package s3
+
+import "github.com/lmcache/lmcache-go/kv"
+
+// known is what this process knows to be in the store: what it wrote, looked up
+// or read, until it deletes it or finds it gone. Its arrays hold no pointers, so
+// that ten million objects cost the collector nothing.
+//
+// The zero value knows nothing. The caller locks.
+type known struct {
+	index   kv.Index
+	objects kv.Slab[object] // by slot of index
+	bytes   int64           // sum of the sizes
+}
+
+type object struct {
+	size     int64
+	locks    uint32
+	deleting bool
+}
+
+// find returns the object of k, nil if it is not known or about to go.
+func (n *known) find(k *kv.ObjectKey) *object {
+	if slot := n.index.Find(k); slot != 0 {
+		if o := n.objects.At(slot); !o.deleting {
+			return o
+		}
+	}
+	return nil
+}
+
+// learn notes that k is there with this size, and returns its object.
+func (n *known) learn(k *kv.ObjectKey, size int64) *object {
+	slot := n.index.Find(k)
+	if slot == 0 {
+		slot = n.index.Acquire(k)
+		*n.objects.At(slot) = object{}
+	}
+	o := n.objects.At(slot)
+	n.bytes += size - o.size
+	o.size = size
+	return o
+}
+
+// forget notes that k is gone, and reports whether it was known.
+func (n *known) forget(k *kv.ObjectKey) bool {
+	slot := n.index.Find(k)
+	if slot == 0 {
+		return false
+	}
+	n.bytes -= n.objects.At(slot).size
+	n.index.Release(slot)
+	return true
+}
+
+// keep notes that k was not deleted after all.
+func (n *known) keep(k *kv.ObjectKey) {
+	if slot := n.index.Find(k); slot != 0 {
+		n.objects.At(slot).deleting = false
+	}
+}
+
+// unlock takes back one lock of k, if there is one.
+func (n *known) unlock(k *kv.ObjectKey) {
+	if slot := n.index.Find(k); slot != 0 {
+		if o := n.objects.At(slot); o.locks > 0 {
+			o.locks--
+		}
+	}
+}
