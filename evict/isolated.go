@@ -8,7 +8,7 @@ import (
 
 // IsolatedLRU keeps the keys of every salt in a list of their own, so that a
 // quota takes from a salt without looking at the others. Within any set of
-// salts it evicts what was used longest ago, as LRU does. It costs 16 bytes a
+// salts it evicts what was used longest ago, as LRU does. It costs 12 bytes a
 // key, and 12 a salt.
 //
 // Source: reference storage-manager.md, section 5.6.
@@ -16,14 +16,14 @@ type IsolatedLRU struct {
 	index *kv.Index
 	nodes kv.Slab[isolatedNode]
 	lists []isolatedList // by kv.Salt
-	clock uint64         // uses so far
+	clock uint32         // uses so far, but see renumber
 	n     int
 	heads []isolatedHead // scratch of VictimsOf
 }
 
 type isolatedNode struct {
 	prev, next uint32 // 0 at the ends
-	used       uint64 // when it was used last; 0 while it is not tracked
+	used       uint32 // when it was used last; 0 while it is not tracked
 }
 
 type isolatedList struct {
@@ -33,8 +33,7 @@ type isolatedList struct {
 
 // isolatedHead is how far the merge of several lists has come in one of them.
 type isolatedHead struct {
-	used uint64
-	slot uint32
+	used, slot uint32
 }
 
 func (l *IsolatedLRU) list(slot uint32) *isolatedList {
@@ -179,7 +178,9 @@ func (l *IsolatedLRU) Order(dst []uint32) []uint32 {
 }
 
 func (l *IsolatedLRU) append(list *isolatedList, s uint32) {
-	l.clock++
+	if l.clock++; l.clock == 0 {
+		l.renumber()
+	}
 	*l.nodes.At(s) = isolatedNode{prev: list.last, used: l.clock}
 	if list.last != 0 {
 		l.nodes.At(list.last).next = s
@@ -188,6 +189,16 @@ func (l *IsolatedLRU) append(list *isolatedList, s uint32) {
 	}
 	list.last = s
 	list.n++
+}
+
+// renumber starts the clock anew when it has gone around, at 4 billion uses: the
+// keys, all but the one that is being used, are numbered in their order.
+func (l *IsolatedLRU) renumber() {
+	for _, s := range l.Order(nil) {
+		l.clock++
+		l.nodes.At(s).used = l.clock
+	}
+	l.clock++
 }
 
 func (l *IsolatedLRU) unlink(list *isolatedList, s uint32) {

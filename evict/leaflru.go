@@ -17,7 +17,7 @@ import "github.com/lmcache/lmcache-go/kv"
 // not here behind one that is, the policy expects it: the link is known before
 // the key is written, in a call of its own. The last 4096 of such links are kept.
 //
-// It costs 16 bytes a key. A use of a key costs a step for each of its prefixes,
+// It costs 12 bytes a key. A use of a key costs a step for each of its prefixes,
 // also of those that the call does not name.
 type LeafLRU struct {
 	index *kv.Index
@@ -37,15 +37,19 @@ const expectedKeys = 4096
 
 // leafNode links a tracked slot into a ring through slot 0, as LRU's link does.
 type leafNode struct {
-	prev   uint32 // with tracked
-	next   uint32 // with marked
-	parent uint32 // the key that this one extends, which it holds a reference to; 0 if not known
-	kids   uint32 // slots whose parent this is
+	prev uint32 // with tracked
+	next uint32 // with marked
+	up   uint32 // with extended: the key that this one extends, which it holds a reference to; 0 if not known
 }
+
+func (n *leafNode) parent() uint32 { return n.up &^ extended }
 
 // marked on next tells a key apart during one call: that the call is still to use
 // it, or that it is held by one that may not go.
 const marked = 1 << 31
+
+// extended on up says that other keys extended this one, or once did.
+const extended = 1 << 31
 
 // lane is the last key of one chain in a list that has several, as those of the
 // ranks of a chunk.
@@ -96,7 +100,7 @@ func (l *LeafLRU) use(slots []uint32) {
 		for {
 			l.unlink(s)
 			l.append(s) // and takes the mark away
-			s = at.parent
+			s = at.parent()
 			if at = l.nodes.At(s); s == 0 || at.prev&tracked == 0 || at.next&marked != 0 {
 				break
 			}
@@ -164,19 +168,19 @@ func (l *LeafLRU) lane(last int, k *kv.ObjectKey) int {
 // that would close a circle is none.
 func (l *LeafLRU) link(s, parent uint32) bool {
 	at := l.nodes.At(s)
-	if at.parent == parent || s == parent {
+	if at.parent() == parent || s == parent {
 		return false
 	}
-	if at.kids > 0 {
-		for p := parent; p != 0; p = l.nodes.At(p).parent {
+	if at.up&extended != 0 {
+		for p := parent; p != 0; p = l.nodes.At(p).parent() {
 			if p == s {
 				return false
 			}
 		}
 	}
 	l.orphan(s)
-	at.parent = parent
-	l.nodes.At(parent).kids++
+	at.up |= parent
+	l.nodes.At(parent).up |= extended
 	l.index.Retain(parent)
 	return true
 }
@@ -184,9 +188,8 @@ func (l *LeafLRU) link(s, parent uint32) bool {
 // orphan takes away the link from s to what it extends.
 func (l *LeafLRU) orphan(s uint32) {
 	at := l.nodes.At(s)
-	if p := at.parent; p != 0 {
-		at.parent = 0
-		l.nodes.At(p).kids--
+	if p := at.parent(); p != 0 {
+		at.up &= extended
 		l.index.Release(p)
 	}
 }
@@ -194,7 +197,7 @@ func (l *LeafLRU) orphan(s uint32) {
 // expect links a key that is not here to what it extends.
 func (l *LeafLRU) expect(k *kv.ObjectKey, parent uint32) {
 	s := l.index.Acquire(k)
-	isExpected := l.nodes.At(s).parent != 0
+	isExpected := l.nodes.At(s).parent() != 0
 	if !l.link(s, parent) || isExpected { // is in the ring already, if anywhere
 		l.index.Release(s)
 		return
@@ -219,9 +222,9 @@ func (l *LeafLRU) Victims(dst []uint32, n int, evictable func(slot uint32) bool)
 		at := l.nodes.At(s)
 		if at.next&marked == 0 && evictable(s) {
 			dst = append(dst, s)
-		} else if p := l.nodes.At(at.parent); p.prev&tracked != 0 && p.next&marked == 0 {
+		} else if p := l.nodes.At(at.parent()); p.prev&tracked != 0 && p.next&marked == 0 {
 			p.next |= marked
-			l.marked = append(l.marked, at.parent)
+			l.marked = append(l.marked, at.parent())
 		}
 		s = at.next &^ marked
 	}

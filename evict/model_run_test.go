@@ -190,6 +190,10 @@ func randomCalls(p *pair, rng *rand.Rand, steps int) {
 		return ids
 	}
 	locked := map[int]bool{}
+	if l, ok := p.policy.(*evict.IsolatedLRU); ok {
+		p.tell(p.policy.Created, p.model.created, prompt())
+		l.NearlyWrap()
+	}
 	for step := range steps {
 		list := prompt()
 		if rng.IntN(20) == 0 {

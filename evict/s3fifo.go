@@ -16,7 +16,7 @@ import "github.com/lmcache/lmcache-go/kv"
 // keys: as many as main holds. They are 32-bit fingerprints, not keys. A key
 // that may not go stays where it is and keeps its hits.
 //
-// It costs 12 bytes a tracked key and 12 a ghost: about 23 a tracked key.
+// It costs 12 bytes a tracked key and 9 to 16 a ghost: 20 to 26 a tracked key.
 //
 // Source: Yang et al., FIFO queues are all you need for cache eviction, SOSP'23,
 // algorithm 1.

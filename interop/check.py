@@ -160,6 +160,31 @@ class Checks:
             self.say(f"parity: {scenario.stem}, {n} records have the same outcome", [] if passed else [found[1] if found else run.stdout[-2000:]])
 
 
+    # Folders of L2 files.
+
+    def folders(self):
+        """What one side stores in a folder the other loads, with plain and with direct I/O."""
+        manifest = ROOT / "l2" / "fs" / "testdata" / "manifest.json"
+        for adapter, fields in (("fs", {}), ("fs", {"use_odirect": True, "relative_tmp_dir": "t"}), ("fs_native", {}), ("fs_native", {"use_odirect": True})):
+            for writer in ("LMCache", "ours"):
+                folder = self.work / "folder"
+                shutil.rmtree(folder, ignore_errors=True)
+                text = json.dumps({"type": adapter, "base_path": str(folder), **fields})
+                env = os.environ | {"LMCACHE_FS_FOLDER": str(folder), "LMCACHE_FS_ACTION": "write" if writer == "ours" else "read",
+                                    "LMCACHE_FS_NATIVE": "1" if adapter == "fs_native" else "",
+                                    "LMCACHE_FS_FIELDS": "".join(f", {json.dumps(k)}: {json.dumps(v)}" for k, v in fields.items())}
+                ours = (["go", "test", "./l2/fs", "-run", "^TestExchange$", "-count=1"], env)
+                script = [self.theirs_path, "-W", "ignore", str(ROOT / "interop" / "folder.py")]
+                theirs = ([*script, "write" if writer == "LMCache" else "read", text, str(manifest)], None)
+                problems = []
+                for command, env in (theirs, ours) if writer == "LMCache" else (ours, theirs):
+                    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+                    if run.returncode:
+                        problems.append(f"{' '.join(command[-4:])}: status {run.returncode}\n{run.stdout[-1000:]}{run.stderr[-1000:]}")
+                how = "".join(f", {k} {json.dumps(v)}" for k, v in fields.items())
+                self.say(f"folder: {adapter}{how}: stored by {writer}, loaded by the other", problems)
+
+
 def columns(text):
     """text without the width of its label columns."""
     return re.sub(r"^( +[\w() /.-]+:) +", r"\1 ", text, flags=re.M)
@@ -217,6 +242,7 @@ def main(ours, theirs, work):
     c.we_replay("recorded by LMCache", new + given)
     c.configs(c.work / "configs")
     c.parity(c.work / "new")
+    c.folders()
 
     eras = sorted((DATA / "lct-v1").glob("real-*[0-9].lct")) + [DATA / "lct-v1" / f"tiny{n}.lct" for n in ("", "-newest", "-schema2")]
     round_trip = c.convert("0.5.6 to native and back, byte for byte", [f for f in new if f.stat().st_size < 2_000_000], via_native=True)

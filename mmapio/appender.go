@@ -190,8 +190,9 @@ func (a *Appender) Publish(word uint32) {
 	a.pending = nil
 }
 
-// Sync waits until everything that was stored is on the disk. After Close it
-// does nothing.
+// Sync waits until everything that was stored is on the disk. Another goroutine
+// than the owner may call it too, but not beside Close, after which it does
+// nothing.
 func (a *Appender) Sync() error {
 	if a.file == nil {
 		return nil

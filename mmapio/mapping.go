@@ -20,10 +20,10 @@ type Mapping struct {
 }
 
 // Open maps the file at path with the size that it has now. An empty file is
-// mapped as no bytes. It fails for what is not a regular file. The caller must
-// Close the mapping.
+// mapped as no bytes. It fails for what is not a regular file, and does not wait
+// for the writer of a pipe. The caller must Close the mapping.
 func Open(path string) (*Mapping, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,8 @@ func (m *Mapping) Remap() (grown bool, err error) {
 	}
 	size := info.Size()
 	switch {
+	case info.IsDir():
+		return false, &os.PathError{Op: "read", Path: path, Err: unix.EISDIR}
 	case !info.Mode().IsRegular():
 		return false, fmt.Errorf("map %s: not a regular file", path)
 	case size < int64(len(m.mem)):

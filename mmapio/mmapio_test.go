@@ -81,8 +81,15 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := mmapio.Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, err := mmapio.Open(t.TempDir()); err == nil {
-		t.Error("a folder was mapped")
+	if _, err := mmapio.Open(t.TempDir()); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("folder: %v", err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe") // that nobody writes: opening it must not wait
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	if _, err := mmapio.Open(pipe); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("pipe: %v", err)
 	}
 }
 

@@ -240,7 +240,7 @@ func (d *driver) replay(start int64) error {
 		d.Progress.show(&d.records, line.lagNS)
 	}
 	if err := d.Source.Err(); err != nil {
-		return fmt.Errorf("replay %s: %w", d.Path, err)
+		return fmt.Errorf("replay: %w", err)
 	}
 	return nil
 }

@@ -324,7 +324,7 @@ func TestSourceError(t *testing.T) {
 	src.add(trace.OpFinishWrite, 0, trace.Args{})
 	src.err = errors.New("frame at offset 4096: bad checksum")
 	res, err := replay.Run(t.Context(), replay.Options{Source: src, Path: "run.lct", Manager: &manager{}, Clock: clock.NewVirtual(0)})
-	if err == nil || err.Error() != "replay run.lct: frame at offset 4096: bad checksum" {
+	if err == nil || err.Error() != "replay: frame at offset 4096: bad checksum" {
 		t.Errorf("err = %v; want the source's", err)
 	}
 	if res == nil || res.Records.Replayed != 1 {

@@ -66,6 +66,8 @@ type drain struct {
 	ended                  bool   // writing has: whatever comes is lost
 	logged, loggedEnd      bool   // a first lost call, and the end of writing, were logged; not all that follow
 
+	sync         *syncer       // of out; nil if there is none
+	moved        atomic.Uint64 // batches that brought something, for sync
 	recorded     atomic.Uint64 // calls, stored after each batch
 	lost         atomic.Uint64 // calls taken from the ring that could not be written
 	lostOutcomes atomic.Uint64 // outcomes, likewise
@@ -127,6 +129,7 @@ func (d *drain) batch() (n int, err error) {
 				d.call(&d.in.frame)
 			}
 		}
+		d.flush() // also where the ring is never found empty
 	})
 	if fault != nil {
 		if d.in.frame.IsOutcome { // at which it happened
@@ -137,6 +140,9 @@ func (d *drain) batch() (n int, err error) {
 		d.failed(fault)
 	}
 	d.recorded.Store(d.calls)
+	if n > 0 {
+		d.moved.Add(1)
+	}
 	return n, err
 }
 
@@ -251,16 +257,20 @@ func (d *drain) renewTicks() {
 	}
 }
 
+// flush makes the counts in the file's header current.
+func (d *drain) flush() {
+	if d.stale && !d.ended {
+		d.stale = false
+		d.out.Flush()
+	}
+}
+
 // idle is run when the ring was found empty.
 func (d *drain) idle() {
 	if fault := mmapio.Guard(func() {
 		d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
 		d.tellDrops()
-		if !d.stale || d.ended {
-			return
-		}
-		d.stale = false
-		d.out.Flush()
+		d.flush()
 	}); fault != nil {
 		d.failed(fault)
 	}
@@ -270,6 +280,7 @@ func (d *drain) idle() {
 // written then still gets its counts and its end, if there is room for them.
 func (d *drain) seal() {
 	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	syncErr := d.sync.stop()
 	var dropsErr, closeErr error
 	fault := mmapio.Guard(func() {
 		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
@@ -277,7 +288,7 @@ func (d *drain) seal() {
 		closeErr = d.out.Close()
 	})
 	if d.outErr == nil {
-		d.outErr = errors.Join(dropsErr, closeErr, fault)
+		d.outErr = errors.Join(syncErr, dropsErr, closeErr, fault)
 	}
 }
 

@@ -117,6 +117,9 @@ func headerChecksum(fixed, fields []byte) uint64 {
 // parseHeader reads the header of a native file and returns the offset of its
 // body.
 func parseHeader(data []byte) (h *Header, body int64, err error) {
+	if n := len(data); 0 < n && n < len(Magic) && Magic[:n] == string(data) {
+		return nil, 0, fmt.Errorf("%w: file has %d bytes", ErrTruncatedHeader, n)
+	}
 	if len(data) < len(Magic) || string(data[:len(Magic)]) != Magic {
 		return nil, 0, fmt.Errorf("%w: bad magic (got %q, expected %q)", ErrNotNative, data[:min(len(data), len(Magic))], Magic)
 	}

@@ -71,6 +71,13 @@ type Options struct {
 	// *mmapio.FaultError ends the recording.
 	NewFile func(path string, h *Header) (FrameWriter, error)
 
+	// SyncInterval is how often the file is forced to the disk (fsync), so that a
+	// power cut loses at most what was recorded since, and what was still in the
+	// ring; zero leaves it to the kernel, which takes half a minute or so. A killed
+	// process loses nothing either way. Files of NewFile are synced if they have a
+	// method Sync() error that may run beside the others but Close.
+	SyncInterval time.Duration
+
 	BlockBytes int64        // of a native file: how much of it is interned together; the format's default if zero
 	Log        *slog.Logger // discarded if nil
 }
@@ -100,6 +107,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.RingBytes == 0 {
 		o.RingBytes = defaultRingBytes
 	}
+	if o.SyncInterval < 0 {
+		return o, fmt.Errorf("trace sync interval of %v: must not be negative", o.SyncInterval)
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -116,16 +126,17 @@ type Recorder struct {
 	on atomic.Bool // the gate: what a call costs when recording is off
 
 	// Immutable after Create.
-	ring     *ring
-	defs     *ringDefs
-	ops      [numOps][]Arg   // arguments of the operations that are recorded; nil for others
-	shapes   [numOps]opShape // of the same
-	block    bool
-	outcomes bool
-	sim      *clock.Virtual // tells the times, if not nil
-	ticks    *clock.Ticks   // else this does, if not nil, else the machine's clock
-	start    int64          // the time of the recording's start, on the one of the three that is used
-	drain    *drain
+	ring      *ring
+	defs      *ringDefs
+	ops       [numOps][]Arg   // arguments of the operations that are recorded; nil for others
+	shapes    [numOps]opShape // of the same
+	block     bool
+	outcomes  bool
+	syncEvery time.Duration  // see Options.SyncInterval
+	sim       *clock.Virtual // tells the times, if not nil
+	ticks     *clock.Ticks   // else this does, if not nil, else the machine's clock
+	start     int64          // the time of the recording's start, on the one of the three that is used
+	drain     *drain
 
 	path     string
 	log      *slog.Logger
@@ -183,6 +194,11 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if opt.SyncInterval > 0 {
+		if err := syncName(path); err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
+	}
 	runtime.AddCleanup(r, func(s *mmapio.Shared) { s.Close() }, shared)
 	r.begin(out, &h)
 	r.log.Info(fmt.Sprintf("trace recorder writing to %s (level=%s)", path, opt.Level))
@@ -224,10 +240,11 @@ func (f outputFile) Sync() error {
 // called.
 func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, opt Options) *Recorder {
 	r := &Recorder{
-		ring:     newRing(mem, dataBytes, rand.Uint32()),
-		block:    opt.Overflow == OverflowBlock,
-		outcomes: !opt.NoOutcomes,
-		log:      opt.Log,
+		ring:      newRing(mem, dataBytes, rand.Uint32()),
+		block:     opt.Overflow == OverflowBlock,
+		outcomes:  !opt.NoOutcomes,
+		syncEvery: opt.SyncInterval,
+		log:       opt.Log,
 	}
 	r.sim, _ = opt.Clock.(*clock.Virtual)
 	r.defs = newRingDefs(mem[ringHeaderBytes+dataBytes:], r.ring.word(ringAtDefsTail), allocate)
@@ -288,6 +305,9 @@ func (r *Recorder) begin(out FrameWriter, h *Header) {
 		r.drain.ticks = r.ticks
 		r.drain.anchor = r.anchor
 		r.drain.anchorWall, r.drain.nextAnchor = h.WallStartNS, int64(wallAnchorEvery)
+	}
+	if file, ok := out.(syncFile); ok {
+		r.drain.sync = startSyncer(file, r.syncEvery, &r.drain.moved, r.log)
 	}
 	go r.drain.run()
 	r.on.Store(true)

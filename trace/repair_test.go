@@ -84,6 +84,10 @@ func checkRepaired(t *testing.T, what string, rep *Repair, out []byte, list []ca
 	if rep.Records() != int64(len(got)) || rep.Complete() != (rep.Lost == 0) {
 		t.Fatalf("%s: %d records, the repair says %+v", what, len(got), rep)
 	}
+	r := openBytes(t, out)
+	if v, err := r.verify(t.Context()); err != nil || len(v.Problems) > 0 || v.Damaged() > 0 {
+		t.Fatalf("%s: verify of the new file: %v, %v, %v", what, v, err, v.Problems)
+	}
 	s, err := openBytes(t, out).Summarize()
 	if err != nil || s.Dropped != rep.Lost+rep.Dropped || s.Lost > s.Dropped || s.Damage != nil {
 		t.Fatalf("%s: the summary says %s, %v; the repair %d lost, %d dropped", what, s.Completeness(), err, rep.Lost, rep.Dropped)
@@ -222,6 +226,36 @@ func TestRepairLostPages(t *testing.T) {
 			if (sealed || from < len(data)-8192) && rep.Kept+rep.Lost+rep.Dropped != int64(len(list))+int64(dropped) {
 				t.Errorf("%s: %d records: %+v", what, len(got), rep)
 			}
+		}
+	}
+}
+
+// TestRepairManyDamages damages many places of a file at once, and has parts of
+// it twice: the new file has no damage, each call once, and no outcome without
+// its call.
+func TestRepairManyDamages(t *testing.T) {
+	list, _, data := honestFile(t, 150, true)
+	calls := frames(data, kindCall)
+	for seed := range uint64(40) {
+		rnd := rand.New(rand.NewPCG(seed, 9))
+		b := slices.Clone(data)
+		what := fmt.Sprintf("seed %d", seed)
+		if seed%2 == 0 {
+			for range 1 + rnd.IntN(12) {
+				b[testHead+rnd.IntN(len(b)-testHead)] ^= 1 << rnd.IntN(8)
+			}
+		} else {
+			from := rnd.IntN(len(calls) - 1)
+			to := min(from+1+rnd.IntN(20), len(calls)-1)
+			b = slices.Insert(b, calls[to], data[calls[from]:calls[to]]...)
+		}
+		rep, out, err := repairBytes(t, b, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		checkRepaired(t, what, rep, out, list)
+		if rep.Whole || len(rep.Damage) == 0 {
+			t.Errorf("%s: the repair saw nothing: %+v", what, rep)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -23,18 +25,22 @@ type salvage struct {
 	// to may be gone, and numbers would be missing.
 	copying bool
 
-	nextSeq      uint64 // of the next call if none is missing: behind all calls and announced drops
-	announced    uint64 // drops that notices told of, and the ring
-	missing      uint64 // calls that are not there and were not announced
-	calls        uint64 // that were made, and
-	dropped      uint64 // dropped, as the input's counts say: at least so many
-	lostOutcomes uint64 // of calls that are there: found to be, and
-	sealedLost   uint64 // said to be by the footer
+	nextSeq      uint64     // of the next call if none is missing: behind all calls and announced drops
+	absent       []seqRange // below nextSeq and not in the output, in order
+	announced    uint64     // drops that notices told of, and the ring
+	missing      uint64     // calls that are not there and were not announced
+	calls        uint64     // that were made, and
+	dropped      uint64     // dropped, as the input's counts say: at least so many
+	lostOutcomes uint64     // of calls that are there: found to be, and
+	sealedLost   uint64     // said to be by the footer
 	from         lastFrame
 	args         Args
 	outcome      *OutcomeRecord // that the reader has just passed
 	outErr       error          // the output's, met below the ring
 }
+
+// seqRange is a row of sequence numbers.
+type seqRange struct{ first, end uint64 }
 
 // maxCalls is more than any recorder can have counted: numbers beyond it are
 // damage.
@@ -130,7 +136,7 @@ func (r *NativeReader) blockAt(at int64) bool {
 // ResemblesNative reports whether the first bytes of a file, 12288 if it has as
 // many, are those of a native trace, if need be a damaged one.
 func ResemblesNative(head []byte) bool {
-	if len(head) >= len(Magic) && string(head[:len(Magic)]) == Magic {
+	if short := head[:min(len(head), len(Magic))]; len(short) > 0 && strings.HasPrefix(Magic, string(short)) {
 		return true
 	}
 	if len(head) < fieldsOffset {
@@ -181,11 +187,18 @@ func (r *NativeReader) warnRing() {
 	}
 }
 
-// callsFrom counts the calls numbered seq or higher, hopping over the frames.
+// callsFrom counts the calls numbered seq or higher, hopping over the frames. The
+// drain counts in the header before it gives memory of the ring back: where it
+// was not killed between the two, and dropped nothing just before, these are the
+// frames that the header does not count.
 func (r *NativeReader) callsFrom(seq uint64) (n int64) {
 	var h frameHeader
 	var start blockStart
-	for off := r.body; int64(len(r.data))-off > frameHeaderSize; off += h.size() {
+	off := r.body
+	if c := &r.counters; r.counted && c.nextSeq == seq && c.end >= r.body {
+		off, seq = c.end, 0
+	}
+	for ; int64(len(r.data))-off > frameHeaderSize; off += h.size() {
 		h.parse(r.data[off:])
 		if h.length == 0 || h.length > maxPayload || h.size() > int64(len(r.data))-off {
 			break
@@ -346,6 +359,10 @@ func (s *salvage) keep(h *frameHeader, payload []byte, record bool) error {
 // call copies the present record.
 func (s *salvage) call(h *frameHeader, payload []byte) error {
 	rec := s.r.record
+	if rec.Seq < s.nextSeq {
+		s.rep.add(Damage{From: s.r.off, To: s.r.off + h.size(), Field: "sequence", Err: fmt.Errorf("call %d behind call %d", rec.Seq, s.nextSeq-1)})
+		return nil // a part of the file that is in it twice
+	}
 	if !s.copying {
 		if s.r.Args(&s.args) != nil {
 			s.unreadable()
@@ -380,6 +397,9 @@ func (s *salvage) takeOutcome(h *frameHeader, payload []byte) error {
 	s.outcome = nil
 	if o != nil {
 		s.from.outcome(s.ring, o)
+		if !s.has(o.Seq) {
+			return nil // its call is lost
+		}
 	}
 	if s.copying {
 		return s.w.copyOutcome(h, payload, o)
@@ -413,13 +433,37 @@ func (s *salvage) expect(seq uint64) {
 	}
 	d.Missing += seq - s.nextSeq
 	s.missing += seq - s.nextSeq
-	s.nextSeq = seq
+	s.lack(seq - s.nextSeq)
+}
+
+// lack notes that the next n calls are not in the output.
+func (s *salvage) lack(n uint64) {
+	if last := len(s.absent) - 1; last >= 0 && s.absent[last].end == s.nextSeq {
+		s.absent[last].end += n
+	} else if n > 0 {
+		s.absent = append(s.absent, seqRange{s.nextSeq, s.nextSeq + n})
+	}
+	s.nextSeq += n
+}
+
+// has reports whether the output has call seq.
+func (s *salvage) has(seq uint64) bool {
+	_, found := slices.BinarySearchFunc(s.absent, seq, func(r seqRange, seq uint64) int {
+		switch {
+		case r.end <= seq:
+			return -1
+		case r.first > seq:
+			return 1
+		}
+		return 0
+	})
+	return seq < s.nextSeq && !found
 }
 
 // announce notes that the next n calls were dropped by the recorder.
 func (s *salvage) announce(n uint64) {
 	s.announced += n
-	s.nextSeq += n
+	s.lack(n)
 }
 
 // unreadable notes a whole frame of a call that is no longer understood. The next
@@ -515,7 +559,7 @@ func (o ringOutput) Call(op Op, seq uint64, monoNS, wallNS int64, a *Args) error
 
 // Outcome leaves out what the file has.
 func (o ringOutput) Outcome(op Op, seq uint64, monoNS, wallNS, durationNS int64, out *Outcome) error {
-	if o.s.from.outcomes[seq] {
+	if o.s.from.outcomes[seq] || !o.s.has(seq) {
 		return nil
 	}
 	err := o.s.w.Outcome(op, seq, monoNS, wallNS, durationNS, out)

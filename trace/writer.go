@@ -346,6 +346,15 @@ func (w *writer) flush() {
 	w.counters.put(w.f.Head())
 }
 
+// Sync waits until what was written before is on the disk. It may be called
+// beside other methods, from another goroutine, until Close.
+func (w *writer) Sync() error {
+	if f, ok := w.f.(outputFile); ok {
+		return f.Appender.Sync() // without its log line: the syncer has one
+	}
+	return w.f.Sync()
+}
+
 // Close seals the file with its footer and closes it. Where that is not
 // possible the file stays as a crash would leave it, readable. Close may be
 // called twice.

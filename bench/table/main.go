@@ -117,6 +117,12 @@ func write(w io.Writer, m *measurements) error {
 	if err := writeMarkdown(w, out); err != nil {
 		return err
 	}
+	if _, err := fmt.Fprint(w, "\nEviction policies: chunks of the conversation workload that are hits in an L1 of that size; cost of a resident object, all bookkeeping included, of a write of 16 keys and of an eviction.\n\n"); err != nil {
+		return err
+	}
+	if err := writeMarkdown(w, policyCells(m)); err != nil {
+		return err
+	}
 	if _, err := fmt.Fprint(w, "\nOther recorders, ns a call; the ratio is theirs to ours in the same place.\n\n"); err != nil {
 		return err
 	}

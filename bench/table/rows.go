@@ -313,6 +313,36 @@ func peerCells(m *measurements) [][]string {
 	return out
 }
 
+// policyCells returns the table of eviction policies.
+func policyCells(m *measurements) [][]string {
+	sizes := []int{256, 1024, 4096}
+	head := []string{"policy"}
+	for _, gib := range sizes {
+		head = append(head, fmt.Sprintf("%d GiB", gib))
+	}
+	out := [][]string{append(head, "an object", "a write", "an eviction")}
+	for _, policy := range []string{"LRU", "ARC", "IsolatedLRU", "S3FIFO", "LeafLRU", "noop"} {
+		cells := []string{policy}
+		for _, gib := range sizes {
+			hits, _, ok := m.median(key{fmt.Sprintf("HitRate/l1=%dGiB/policy=%s", gib, policy), "hit-%"})
+			cells = append(cells, orNone(ok, fmt.Sprintf("%.2f %%", hits)))
+		}
+		for _, unit := range []string{"B/object", "ns/write", "ns/evicted"} {
+			v, _, ok := m.median(key{"PolicyCost/policy=" + policy, unit})
+			switch {
+			case policy == "noop":
+				cells = append(cells, "")
+			case unit == "B/object":
+				cells = append(cells, orNone(ok, short(v)+" B"))
+			default:
+				cells = append(cells, orNone(ok, text(v, unit)))
+			}
+		}
+		out = append(out, cells)
+	}
+	return out
+}
+
 func orNone(ok bool, s string) string {
 	if !ok {
 		return "not measured"

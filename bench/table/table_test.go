@@ -28,6 +28,8 @@ BenchmarkDrain/keys=1/mode=floor-2	 10	 80 ns/op
 BenchmarkDrain/keys=1/lists=repeated/mode=drain-2	 10	 100 ns/op
 BenchmarkCall/op=hits-2	10	6500 ns/call
 BenchmarkPeer/peer=zerolog/keys=1/producers=1-2	 10	 220 ns/op
+BenchmarkHitRate/l1=1024GiB/policy=S3FIFO-2	 1	 3 evicted-keys	 21.512 hit-%
+BenchmarkPolicyCost/policy=S3FIFO-2	 1	 137.9 B/object	 921.7 ns/evicted	 17273 ns/write
 PASS
 ok  	github.com/lmcache/lmcache-go/trace	1.0s
 `
@@ -55,6 +57,11 @@ func TestCells(t *testing.T) {
 	}
 	for what := range want {
 		t.Errorf("no row %q", what)
+	}
+	for _, row := range policyCells(m) {
+		if want := []string{"S3FIFO", "not measured", "21.51 %", "not measured", "138 B", "17.3 µs", "922 ns"}; row[0] == "S3FIFO" && !slices.Equal(row, want) {
+			t.Errorf("got %q; want %q", row, want)
+		}
 	}
 	for _, row := range peerCells(m) {
 		if row[0] == "zerolog" && row[1] != "220 ns (10 ×)" {
@@ -118,6 +125,11 @@ func TestRowsAreMeasured(t *testing.T) {
 	for _, r := range released {
 		if base, _, _ := strings.Cut(r.ours.name, "/"); !names[base] {
 			t.Errorf("%s: bench/run does not run Benchmark%s", r.what, base)
+		}
+	}
+	for _, name := range []string{"HitRate", "PolicyCost"} { // of policyCells
+		if !names[name] {
+			t.Errorf("bench/run does not run Benchmark%s", name)
 		}
 	}
 	for i := range rows {

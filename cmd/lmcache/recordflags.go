@@ -26,6 +26,7 @@ type recordFlags struct {
 	format    string // native or lmcache
 	release   string // whose shapes, for lmcache
 	outcomes  string
+	syncEvery time.Duration
 }
 
 // Limits of --trace-ring-size. The smallest has room for a few calls of the
@@ -46,6 +47,7 @@ func (f *recordFlags) define(cmd *cobra.Command) {
 		flags.Var(choiceValue{&f.release, lct.Releases()}, "release", "with --trace-format lmcache: write the records as this release does")
 		flags.Var(choiceValue{&f.overflow, []string{"drop", "block"}}, "trace-overflow", "when the ring is full: drop and count the call, or block until there is room")
 		flags.Var(choiceValue{&f.outcomes, []string{"on", "off"}}, "trace-outcomes", "record what came of each call, too: its duration, counts of hits and refusals, and which keys; native format only")
+		flags.Var(durationValue{&f.syncEvery}, "trace-sync-interval", "how often the file is forced to the disk, as 500ms or in seconds: a power cut loses what is younger (a kill loses nothing in any case). Calls do not wait for it; it costs writes, and room in the ring while the disk is slow; the system does it some time by itself (default never)")
 		flags.Var(textFlag{&f.ringDir}, "trace-ring-dir", "`DIR` of the ring, best in memory; shared memory if empty")
 		flags.Var(sizeValue{&f.ringBytes}, "trace-ring-size", "calls that the ring can hold, in bytes or with KiB, MiB, GiB")
 	})
@@ -95,7 +97,8 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string)
 		NewFile: newFile,
 		Level:   trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
 		Build: "lmcache " + version(), RingDir: f.ringDir, RingBytes: int(f.ringBytes), Overflow: overflow, Log: a.log,
-		NoOutcomes: f.outcomes == "off" || f.format == "lmcache", // LMCache's format has no place for them
+		SyncInterval: f.syncEvery,
+		NoOutcomes:   f.outcomes == "off" || f.format == "lmcache", // LMCache's format has no place for them
 	})
 }
 

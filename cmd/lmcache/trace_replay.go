@@ -189,6 +189,9 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	result, err := replay.Run(ctx, opt)
 	err = errors.Join(err, live.WriteDump())
 	if err != nil {
+		if src.Err() != nil {
+			err = about(o.path, err)
+		}
 		return err
 	}
 	if n := result.Records.Failed; n > 0 {

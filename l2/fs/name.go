@@ -82,14 +82,15 @@ func parseName(name string) (kv.ObjectKey, bool) {
 	return k, err == nil && again == name
 }
 
-// tempName returns the name under which a file is written: the name that
-// LMCache uses, with a random part so that no two writers share one.
+// mark tells our temporary files from LMCache's, which have none: a salt may
+// end in digits.
+const mark = ".go-"
+
+// tempName returns the name under which a file is written: the one that LMCache
+// uses, with a random part so that no two writers share it.
 func tempName(name string, random uint64) string {
-	temp := fmt.Sprintf("%s.%016x%s", strings.TrimSuffix(name, fileSuffix), random, tempSuffix)
-	if len(temp) > maxName {
-		temp = temp[len(temp)-maxName:]
-	}
-	return temp
+	temp := fmt.Sprintf("%s%s%016x%s", strings.TrimSuffix(name, fileSuffix), mark, random, tempSuffix)
+	return temp[max(0, len(temp)-maxName):]
 }
 
 // isTempName reports whether a file may be what an unfinished write of an
@@ -99,16 +100,10 @@ func isTempName(name string) (ours, ok bool) {
 	if !ok {
 		return false, false
 	}
-	if _, ok := parseName(stem + fileSuffix); ok {
-		return false, true
+	if at := len(stem) - len(mark) - 16; at >= 0 && stem[at:at+len(mark)] == mark && strings.Trim(stem[at+len(mark):], "0123456789abcdef") == "" {
+		_, ok = parseName(stem[:at] + fileSuffix)
+		return true, ok || len(name) == maxName // its beginning was cut off
 	}
-	dot := len(stem) - 17
-	if dot < 0 || stem[dot] != '.' || strings.Trim(stem[dot+1:], "0123456789abcdef") != "" {
-		return false, false
-	}
-	if len(name) == maxName { // its beginning was cut off
-		return true, strings.Contains(stem, "@")
-	}
-	_, ok = parseName(stem[:dot] + fileSuffix)
-	return true, ok
+	_, ok = parseName(stem + fileSuffix)
+	return false, ok
 }

@@ -19,15 +19,19 @@ func opener(native bool, folder, more string) l2test.Open {
 	return func(env l2.Env) (l2.Adapter, error) {
 		name, _ := json.Marshal(folder)
 		config := fmt.Appendf(nil, `{"base_path": %s%s}`, name, more)
-		kind := fs.Kind
-		if native {
-			kind = fs.NativeKind
-		}
+		kind := kindOf(native)
 		if err := kind.Check(config); err != nil {
 			return nil, err
 		}
 		return kind.New(config, env)
 	}
+}
+
+func kindOf(native bool) l2.Kind {
+	if native {
+		return fs.NativeKind
+	}
+	return fs.Kind
 }
 
 func TestSuite(t *testing.T) {

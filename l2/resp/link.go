@@ -154,11 +154,15 @@ func (l *link) fail(addr string, err error) {
 func (l *link) schedule(addr string, o *outage) {
 	o.cancel = l.clk.AfterFunc(o.backoff, func() {
 		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.closed {
-			return
+		closed := l.closed
+		if !closed {
+			l.probes.Add(1)
 		}
-		l.probes.Go(func() { l.probe(addr, o) }) // on a virtual clock this is not the place to wait
+		l.mu.Unlock()
+		if !closed {
+			l.probe(addr, o)
+			l.probes.Done()
+		}
 	})
 	o.backoff = min(2*o.backoff, maxBackoff)
 }

@@ -1,6 +1,8 @@
 package resp
 
 import (
+	"errors"
+
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
 )
@@ -9,8 +11,14 @@ import (
 // minBatchBytes, as long as none is larger than maxBatchBytes.
 const (
 	batchKeys     = 256
+	maxQueuedKeys = 1 << 18 // of a kind of task; what comes on top fails at once
 	minBatchBytes = 512 << 10
 	maxBatchBytes = 4 << 20
+)
+
+var (
+	errClosed = errors.New("the store is closed")
+	errBusy   = errors.New("the store is too far behind")
 )
 
 type op int
@@ -38,6 +46,8 @@ type task struct {
 	stored l2.StoreResult
 }
 
+func (t *task) size() int { return max(len(t.objects), len(t.keys)) }
+
 // batch is the part [from, to) of a task: one pipeline.
 type batch struct {
 	t        *task
@@ -48,15 +58,20 @@ type batch struct {
 type queue struct {
 	batches []batch
 	head    int
+	keys    int
 }
 
 func (q *queue) len() int { return len(q.batches) - q.head }
 
-func (q *queue) push(b batch) { q.batches = append(q.batches, b) }
+func (q *queue) push(b batch) {
+	q.batches = append(q.batches, b)
+	q.keys += b.to - b.from
+}
 
 func (q *queue) pop() batch {
 	b := q.batches[q.head]
 	q.batches[q.head] = batch{}
+	q.keys -= b.to - b.from
 	if q.head++; q.head == len(q.batches) {
 		q.batches, q.head = q.batches[:0], 0
 	} else if q.head >= 1024 && 2*q.head >= len(q.batches) { // a queue that never empties must not grow
@@ -97,29 +112,87 @@ func (t *task) cut(workers int) []batch {
 }
 
 // submit queues a task. It never waits.
+//
+// On a virtual clock there are no workers: an event of the clock does the task,
+// so that real traffic takes no time there and comes in the order of submission.
 func (s *Store) submit(t *task) l2.TaskID {
 	batches := t.cut(s.opt.Workers)
 	t.left = len(batches)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.lastID++
 	t.id = s.lastID
 	t.stored.ID = t.id
-	if closed := s.closed; closed || len(batches) == 0 {
+	switch q := &s.queues[t.kind]; {
+	case s.closed:
+		s.drop(t, errClosed)
 		s.complete(t)
+	case q.keys > 0 && q.keys+t.size() > maxQueuedKeys:
+		s.drop(t, errBusy)
+		s.later(func() { s.settle(t) })
+	case len(batches) == 0:
+		s.later(func() { s.settle(t) })
+	case s.virtual:
+		s.later(func() {
+			for _, b := range batches {
+				s.settle(t, s.run(b))
+			}
+		})
+	default:
+		for _, b := range batches {
+			q.push(b)
+		}
+		if len(batches) == 1 {
+			s.wake.Signal()
+		} else {
+			s.wake.Broadcast()
+		}
+	}
+	return t.id
+}
+
+// later runs f soon, outside the caller's locks, and not after Close.
+func (s *Store) later(f func()) {
+	if !s.virtual { // there the event may never come, and Close cannot overlap it
+		s.running.Add(1)
+	}
+	s.env.Clock.AfterFunc(0, func() {
+		if !s.virtual {
+			defer s.running.Done()
+		}
+		s.mu.Lock()
+		closed := s.closed
 		s.mu.Unlock()
-		s.env.Notify()
-		return t.id
+		if !closed {
+			f()
+		}
+	})
+}
+
+// drop ends the claims of a task that is not done.
+func (s *Store) drop(t *task, err error) {
+	t.stored.Err = err
+	if t.kind == storing {
+		for i := range t.objects {
+			s.index.endStore(t.objects[i].Key, 0)
+		}
 	}
-	for _, b := range batches {
-		s.queues[t.kind].push(b)
+}
+
+// settle adds outcomes of batches to a task, and completes it with the last.
+func (s *Store) settle(t *task, outcomes ...func()) {
+	s.mu.Lock()
+	for _, add := range outcomes {
+		add()
 	}
-	if len(batches) == 1 {
-		s.wake.Signal()
-	} else {
-		s.wake.Broadcast()
+	done := t.left == 0 || len(outcomes) == 0
+	if done {
+		s.complete(t)
 	}
 	s.mu.Unlock()
-	return t.id
+	if done {
+		s.env.Notify()
+	}
 }
 
 // complete publishes a task's result; the caller holds mu.
@@ -165,16 +238,10 @@ func (s *Store) work() {
 		switch {
 		case ok:
 			s.mu.Unlock()
-			done := s.run(b)
+			s.settle(b.t, s.run(b))
 			s.mu.Lock()
 			if b.t.kind != lookingUp {
 				s.moving--
-			}
-			if done(); b.t.left == 0 {
-				s.complete(b.t)
-				s.mu.Unlock()
-				s.env.Notify()
-				s.mu.Lock()
 			}
 		case s.closed:
 			return

@@ -16,6 +16,7 @@ import (
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/l2/l2test"
 	"github.com/lmcache/lmcache-go/l2/resp"
 )
 
@@ -760,6 +761,35 @@ func TestReplicaIsPassedOver(t *testing.T) {
 	}
 	if _, err := open(t, resp.Valkey, valkeyConfig([]*server{replica, replica})); err == nil || !strings.Contains(err.Error(), "is a replica") {
 		t.Errorf("only replicas: %v", err)
+	}
+}
+
+// The suite that every adapter runs.
+func TestSuite(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, redisPrograms)
+	nodes := newCluster(t)
+	for _, c := range []struct {
+		name   string
+		kind   l2.Kind
+		config map[string]any
+		nodes  []*server
+	}{
+		{"resp", resp.Kind, s.config(), []*server{s}},
+		{"cluster", resp.Valkey, valkeyConfig(nodes, "cluster_mode", true, "num_workers", 3), nodes},
+	} {
+		config, err := json.Marshal(c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.name, func(t *testing.T) {
+			l2test.Run(t, l2test.Subject{New: func(t *testing.T) l2test.Open {
+				for _, n := range c.nodes {
+					n.do("FLUSHALL")
+				}
+				return func(env l2.Env) (l2.Adapter, error) { return c.kind.New(config, env) }
+			}})
+		})
 	}
 }
 

@@ -42,7 +42,7 @@ func newServer(t testing.TB, programs []string, args ...string) *server {
 			s.port = freePort(t)
 			s.addr = "127.0.0.1:" + s.port
 			s.args = append([]string{"--port", s.port, "--bind", "127.0.0.1", "--dir", dir, "--save", "",
-				"--daemonize", "no", "--logfile", "", "--enable-debug-command", "yes"}, args...)
+				"--daemonize", "no", "--logfile", ""}, args...)
 			if s.start() {
 				t.Cleanup(s.kill)
 				return s

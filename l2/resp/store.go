@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -30,8 +31,9 @@ type Store struct {
 	index  index
 	ctx    context.Context // the link's: ends when Close gives up
 
-	workers sync.WaitGroup
-	wake    *sync.Cond // on mu: there is work, or no more will come
+	virtual bool           // no workers: see submit
+	running sync.WaitGroup // workers, and what later started
+	wake    *sync.Cond     // on mu: there is work, or no more will come
 
 	mu      sync.Mutex // guards all below
 	queues  [kinds]queue
@@ -84,8 +86,10 @@ func open(opt Options, env l2.Env) (*Store, error) {
 		return nil, err
 	}
 	s.link.speak(env.Log)
-	for range opt.Workers {
-		s.workers.Go(s.work)
+	if _, s.virtual = env.Clock.(*clock.Virtual); !s.virtual {
+		for range opt.Workers {
+			s.running.Go(s.work)
+		}
 	}
 	return s, nil
 }
@@ -95,10 +99,30 @@ func (s *Store) Name() string { return s.opt.Name }
 
 // SubmitStore sends what the store does not have.
 func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
+	objects = unique(objects)
 	for i := range objects {
 		s.index.beginStore(objects[i].Key)
 	}
 	return s.submit(&task{kind: storing, objects: objects})
+}
+
+// unique returns the first object of each key.
+func unique(objects []l2.Object) []l2.Object {
+	seen := make(map[kv.ObjectKey]struct{}, len(objects))
+	for i := range objects {
+		seen[objects[i].Key] = struct{}{}
+	}
+	if len(seen) == len(objects) {
+		return objects
+	}
+	out := make([]l2.Object, 0, len(seen))
+	for _, o := range objects {
+		if _, ok := seen[o.Key]; ok {
+			delete(seen, o.Key)
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // PopStores returns the store tasks that completed since the last call.
@@ -145,6 +169,12 @@ func (s *Store) Usage() l2.Usage {
 // Delete removes keys that are neither locked nor being stored. It waits for
 // the store, 30 s at most and one request timeout.
 func (s *Store) Delete(keys []kv.ObjectKey) int {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return 0
+	}
 	const most = 30 * time.Second
 	var wall clock.Real // a network takes the machine's time, whatever clock runs the rest
 	last := wall.Now() + int64(most)
@@ -182,7 +212,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	stop := clock.Real{}.AfterFunc(closeWait, s.link.close)
-	s.workers.Wait()
+	s.running.Wait()
 	stop()
 	s.release()
 	return nil
@@ -243,9 +273,12 @@ func (s *Store) load(objects []l2.Object) (loaded []bool) {
 	loaded = make([]bool, len(objects))
 	var todo []int
 	for i, o := range objects {
-		if n := s.index.length(o.Key); n == 0 || n == int64(len(o.Bytes)) {
+		if n := s.index.length(o.Key); len(o.Bytes) > 0 && (n == 0 || n == int64(len(o.Bytes))) {
 			todo = append(todo, i)
 		}
+	}
+	if s.env.NoPayload {
+		objects = s.elsewhere(objects)
 	}
 	errs := s.get(objects, todo, loaded)
 	var again []int
@@ -261,6 +294,22 @@ func (s *Store) load(objects []l2.Object) (loaded []bool) {
 		}
 	}
 	return loaded
+}
+
+// elsewhere gives objects memory of their own, that nobody looks at: bytes are
+// moved, and the caller's memory, which other objects share, stays as it is.
+func (s *Store) elsewhere(objects []l2.Object) []l2.Object {
+	total := 0
+	for i := range objects {
+		total += len(objects[i].Bytes)
+	}
+	sink := make([]byte, total)
+	out := slices.Clone(objects)
+	for i := range out {
+		n := len(out[i].Bytes)
+		out[i].Bytes, sink = sink[:n:n], sink[n:]
+	}
+	return out
 }
 
 func (s *Store) get(objects []l2.Object, todo []int, loaded []bool) []error {

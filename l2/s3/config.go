@@ -50,7 +50,7 @@ func ParseConfig(raw []byte) (Config, error) {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return Config{}, err
 	}
-	const text, positive = "a non-empty string", "a positive number"
+	const text, positive = "a non-empty string", "a positive number" // at least a thousandth
 	c := Config{Threads: 64, HTTP2: true}
 	var (
 		endpoint, style             = "", "virtual"
@@ -118,7 +118,7 @@ func (f setting) read(raw json.RawMessage) error {
 		case *int:
 			ok = *v > 0 && *v <= 1<<16
 		case *float64:
-			ok = *v > 0 && *v <= 1e9 || *v == 0 && f.name == "max_capacity_gb"
+			ok = *v >= 1e-3 && *v <= 1e9 || *v >= 0 && *v <= 1e9 && f.name == "max_capacity_gb"
 		}
 	}
 	switch {
@@ -127,7 +127,11 @@ func (f setting) read(raw json.RawMessage) error {
 	case f.secret:
 		return fmt.Errorf("%s must be %s", f.name, f.want)
 	}
-	return fmt.Errorf("%s must be %s, got %s", f.name, f.want, raw)
+	got := string(raw)
+	if s := ""; json.Unmarshal(raw, &s) == nil {
+		got = "'" + s + "'"
+	}
+	return fmt.Errorf("%s must be %s, got %s", f.name, f.want, got)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -61,11 +61,14 @@ type conn struct {
 	oneByOne  atomic.Bool // the store does not know DeleteObjects
 }
 
+// dialContext opens a connection; a test may lead it elsewhere.
+var dialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+
 func dial(cfg Config) (*conn, error) {
 	c := &conn{cfg: cfg, breaker: breaker{min: cfg.MinCooldown, max: cfg.MaxCooldown}}
 	c.transport = &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         dialContext,
 		MaxIdleConnsPerHost: cfg.Threads,
 		IdleConnTimeout:     90 * time.Second,
 		TLSHandshakeTimeout: dialTimeout,
@@ -159,6 +162,9 @@ func (c *conn) try(ctx context.Context, limit time.Duration, tries int, f func(c
 		if !again || n == tries {
 			return err
 		}
+		if c.breaker.refuses(c.clock.Now()) {
+			return fmt.Errorf("%w: %w", errOpen, err)
+		}
 		pause := min(firstPause<<min(n-1, 10), longestPause)
 		pause = pause/2 + rand.N(pause/2) // spread, so that many workers do not come back at once
 		if !c.pause(ctx, pause) {
@@ -236,10 +242,8 @@ func judge(err error) (a answer, again bool) {
 	var authority x509.UnknownAuthorityError
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case err == nil, errors.Is(err, errAbsent), errors.As(err, &size):
+	case err == nil, errors.Is(err, errAbsent), errors.Is(err, errChecksum), errors.As(err, &size):
 		return answered, false
-	case errors.Is(err, errChecksum):
-		return answered, true
 	case reply(err).Code != "":
 		response := reply(err)
 		switch response.StatusCode {

@@ -27,19 +27,21 @@ type Store struct {
 	cease  context.CancelFunc
 	wg     sync.WaitGroup // workers, events that give results, deletions
 
-	mu        sync.Mutex // guards all below
-	known     known
-	lastID    l2.TaskID
-	queues    [kinds][]*task // tasks of which no worker has taken the last item
-	workers   int
-	storing   int  // workers with an item of a store task
-	wasStore  bool // the last item taken was one
-	moving    int  // bytes of the items being worked at
-	running   map[*task]struct{}
-	stores    []l2.StoreResult
-	finished  [kinds]map[l2.TaskID]kv.Bitmap // of lookups and loads
-	closed    bool
-	maxMoving int // maxBytesInFlight; less in tests
+	mu       sync.Mutex // guards all below
+	known    known
+	lastID   l2.TaskID
+	queues   [kinds][]*task // tasks of which no worker has taken the last item
+	workers  int
+	storing  int  // workers with an item of a store task
+	wasStore bool // the last item taken was one
+	moving   int  // bytes of the items being worked at
+	running  map[*task]struct{}
+	stores   []l2.StoreResult
+	finished [kinds]map[l2.TaskID]kv.Bitmap // of lookups and loads
+	closed   bool
+
+	maxMoving int           // maxBytesInFlight; less in tests, as the next
+	grace     time.Duration // closeGrace
 }
 
 type kind uint8
@@ -83,7 +85,7 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{env: env, conn: c, running: map[*task]struct{}{}, maxMoving: maxBytesInFlight}
+	s := &Store{env: env, conn: c, running: map[*task]struct{}{}, maxMoving: maxBytesInFlight, grace: closeGrace}
 	s.finished[lookingUp], s.finished[loading] = map[l2.TaskID]kv.Bitmap{}, map[l2.TaskID]kv.Bitmap{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.reads, s.cease = context.WithCancel(s.ctx)
@@ -271,7 +273,7 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.cease()
-	grace, stop := context.WithTimeout(context.Background(), closeGrace)
+	grace, stop := context.WithTimeout(context.Background(), s.grace)
 	cut := context.AfterFunc(grace, s.cancel)
 	s.wg.Wait()
 	cut()
@@ -433,6 +435,10 @@ func (s *Store) lookUp(t *task, i int, k *kv.ObjectKey) {
 func (s *Store) load(t *task, i int, o *l2.Object) {
 	err := s.conn.get(s.reads, o.Key.String(), s.payload(o))
 	var size *sizeError
+	if errors.Is(err, errChecksum) {
+		// It would be found and be useless for ever. If it stays, so be it.
+		_ = s.conn.remove(s.reads, []string{o.Key.String()}, func(string) { err = errAbsent })
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -50,6 +50,10 @@ func (r *recording) Drops(uint64) error { return nil }
 // Flush does nothing: there are no counts.
 func (r *recording) Flush() {}
 
+// Sync waits until what was written before is on the disk. It may be called
+// beside other methods, from another goroutine, until Close.
+func (r *recording) Sync() error { return r.w.f.Sync() }
+
 func (r *recording) Close() error {
 	if !r.closed {
 		r.closed = true

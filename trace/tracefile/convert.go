@@ -72,7 +72,7 @@ func Convert(ctx context.Context, src, dst string, opt ConvertOptions) (_ *Conve
 	}
 	from, err := OpenExact(src, opt.Warn)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", src, err)
+		return nil, about(src, err)
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	c := &converter{src: from, done: &Conversion{From: describe(from.Header()), To: "native"}}

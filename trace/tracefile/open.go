@@ -4,16 +4,13 @@ package tracefile
 
 import (
 	"bytes"
-	"io"
-	"os"
+	"fmt"
+	"strings"
 
+	"github.com/lmcache/lmcache-go/mmapio"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/lmcache/lmcache-go/trace/lct"
 )
-
-// nativeMagic opens a native file. Upstream's begin with the length of the
-// header, big-endian, which no header is long enough to make look like it.
-const nativeMagic = "LMCTRACE"
 
 // Open opens the trace at path. What is wrong with the file but does not end
 // the reading is told to warn, which may be nil. The caller must Close the
@@ -66,20 +63,29 @@ func addEvents(s *trace.Summary, path string) (err error) {
 	return err
 }
 
-// sniff reports whether the file begins as a native one does. A file that is
-// too short for that is left to upstream's reader, which says what is wrong.
+// sniff reports whether the file is a native one, if need be one whose magic is
+// damaged. What is empty, or begins as neither does, is left to upstream's
+// reader, which says what is wrong.
 func sniff(path string) (isNative bool, err error) {
-	f, err := os.Open(path)
+	head, err := readHead(path, 12288)
+	return trace.ResemblesNative(head), err
+}
+
+// readHead returns the first n bytes of a file, or as many as it has.
+func readHead(path string, n int) (head []byte, err error) {
+	f, err := mmapio.Open(path)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
-	var head [len(nativeMagic)]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return false, nil
-		}
-		return false, err
+	fault := mmapio.Guard(func() { head = bytes.Clone(f.Bytes()[:min(n, len(f.Bytes()))]) })
+	return head, fault
+}
+
+// about makes an error say which file it is about, if it does not say so already.
+func about(path string, err error) error {
+	if strings.Contains(err.Error(), path) {
+		return err
 	}
-	return bytes.Equal(head[:], []byte(nativeMagic)), nil
+	return fmt.Errorf("%s: %w", path, err)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/trace"
 )
 
@@ -63,7 +64,7 @@ func TestErrors(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		filepath.Join(vectors, "empty.lct"): "unexpected EOF reading frame length",
-		short:                               "truncated frame length prefix at offset 0",
+		short:                               "trace file " + pyfmt.Repr(short) + ": truncated header: file has 3 bytes",
 		"absent.lct":                        "open absent.lct: no such file or directory",
 	} {
 		src, err := Open(path, nil)
