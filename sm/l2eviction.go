@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -59,10 +60,13 @@ func (e *l2Eviction) init(m *Manager, a *adapter) error {
 
 // listener returns what the adapter tells of its keys, nil if nobody needs it.
 func (e *l2Eviction) listener() l2.Listener {
-	if e.policy == nil {
-		return nil
+	switch {
+	case e.m.bus != nil:
+		return told{e}
+	case e.policy != nil:
+		return e
 	}
-	return e
+	return nil
 }
 
 func (e *l2Eviction) start() {
@@ -115,8 +119,10 @@ func (e *l2Eviction) cycle() (gone int64) {
 			if left < 0 && sizes[i] >= 0 {
 				gone++
 				bytes += sizes[i]
+				sizes[i] = -2 // went
 			}
 		}
+		e.m.publishOf(&event.Event{Type: event.L2KeysEvicted, Adapter: e.adapter.index, L2Name: e.adapter.cfg.Type}, batch, func(i int) bool { return sizes[i] == -2 })
 	}
 	e.m.count(func(s *Stats) {
 		s.L2EvictionPasses++
