@@ -17,8 +17,9 @@ help: ## list the targets
 build: ## build/lmcache, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.linkedVersion=$(VERSION)' -o build/lmcache ./cmd/lmcache
 
-tools: ## servers that tests start, into build/tools: versitygw, which speaks S3
+tools: ## servers that tests start: versitygw (S3) and valkey-server into build/tools, redis-server by apt-get
 	GOBIN=$(CURDIR)/build/tools CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	@scripts/redis-servers build/tools
 
 demo: build ## record a workload, inspect it, replay it with a small and a large L1, side by side
 	@scripts/demo

@@ -89,8 +89,7 @@ const keptKeys = 32
 type cell struct {
 	turn  atomic.Uint64
 	event Event
-	keys  []kv.ObjectKey // buffers of event's slices
-	sizes []int64
+	keys  []kv.ObjectKey  // buffer of event's slices
 	long  *[]kv.ObjectKey // instead of keys, from longKeys
 }
 
@@ -192,10 +191,6 @@ func (c *cell) copy(e *Event) {
 		c.event.Keys = (*keys)[:len(e.Keys):len(e.Keys)]
 		c.event.Failed = (*keys)[len(e.Keys):]
 	}
-	if len(e.Sizes) > 0 {
-		c.sizes = append(c.sizes[:0], e.Sizes...)
-		c.event.Sizes = c.sizes
-	}
 }
 
 // release gives up what the cell must not keep.
@@ -203,9 +198,6 @@ func (c *cell) release() {
 	if c.long != nil {
 		longKeys.Put(c.long)
 		c.long = nil
-	}
-	if cap(c.sizes) > keptKeys {
-		c.sizes = nil
 	}
 	c.event = Event{}
 }

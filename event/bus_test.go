@@ -71,7 +71,7 @@ func TestOrder(t *testing.T) {
 	var next [publishers]int
 	var wrong []string
 	b.Subscribe(&listener{name: "order", events: event.SetOf(event.L1ReadFinished), handle: func(e *event.Event) error {
-		if e.Count != next[e.Adapter] || len(e.Keys) != e.Count%100 || len(e.Failed) != e.Count%7 || len(e.Sizes) != e.Count%5 || e.Time != 1e18 {
+		if e.Count != next[e.Adapter] || len(e.Keys) != e.Count%100 || len(e.Failed) != e.Count%7 || e.Time != 1e18 {
 			wrong = append(wrong, fmt.Sprintf("%+v, want %d", e, next[e.Adapter]))
 		}
 		for i := range e.Failed {
@@ -85,13 +85,13 @@ func TestOrder(t *testing.T) {
 	var wg sync.WaitGroup
 	for p := range publishers {
 		wg.Go(func() {
-			list, sizes := keys(100, "s"), make([]int64, 5)
+			list := keys(100, "s")
 			failed := make([]kv.ObjectKey, 7)
 			for i := range each {
 				for k := range failed {
 					failed[k] = kv.ObjectKey{Group: uint32(k), Rank: uint64(i)}
 				}
-				b.Publish(&event.Event{Type: event.L1ReadFinished, Adapter: p, Count: i, Keys: list[:i%100], Failed: failed[:i%7], Sizes: sizes[:i%5]})
+				b.Publish(&event.Event{Type: event.L1ReadFinished, Adapter: p, Count: i, Keys: list[:i%100], Failed: failed[:i%7]})
 			}
 		})
 	}

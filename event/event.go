@@ -11,9 +11,9 @@ const (
 	L1ReadReserved           Type = iota // Keys: read-locked
 	L1ReadFinished                       // Keys: released
 	L1WriteReserved                      // Keys: got memory; Tag: who reserved
-	L1WriteFinished                      // Keys: admitted, without temporary ones; Sizes
-	L1WriteFinishedAndRead               // Keys: loaded and read-locked; Sizes
-	L1KeysEvicted                        // Keys: removed from L1, for whatever reason; Sizes
+	L1WriteFinished                      // Keys: admitted, without temporary ones
+	L1WriteFinishedAndRead               // Keys: loaded and read-locked
+	L1KeysEvicted                        // Keys: removed from L1, for whatever reason
 	L1KeysAccessed                       // Keys: touched
 	L1PolicyEvicted                      // Count, Bytes: what a cycle of the eviction policy removed; not upstream's
 	L1EvictionLoopTick                   // Usage, Watermark, Triggered
@@ -32,7 +32,7 @@ const (
 	L2LoadCompleted                      // RequestID, Session, Adapter, Keys: loaded, Lost: failed
 	L2PrefetchFailed                     // Keys, Reason
 	L2KeysEvicted                        // Adapter, L2Name, Keys, Bytes
-	L2KeysStored                         // Adapter, L2Name, Keys, Sizes
+	L2KeysStored                         // Adapter, L2Name, Keys
 	L2KeysAccessed                       // Adapter, L2Name, Keys
 	L2KeysDeleted                        // Adapter, L2Name, Keys
 	RequestStart                         // Session
@@ -97,7 +97,6 @@ type Event struct {
 
 	Keys   []kv.ObjectKey
 	Failed []kv.ObjectKey
-	Sizes  []int64 // bytes, one a key
 
 	Session   string // external request id
 	L1Tag     string // name of the L1 manager

@@ -4,7 +4,7 @@ import "github.com/lmcache/lmcache-go/kv"
 
 // ARC balances recency against frequency: keys seen once (T1) and keys seen
 // again (T2) are two lists, and what each of them has lost lately (B1, B2) says
-// which should have been larger. It costs 12 bytes a key, and remembers at most
+// which should have been larger. It costs 8 bytes a key, and remembers at most
 // as many lost keys as it has ever tracked.
 //
 // A key is reserved before it is created, and a reservation puts it into T1; so
@@ -56,7 +56,7 @@ func (a *ARC) Reserved(slots []uint32) {
 		s := slots[i]
 		a.adapt(s)
 		a.push(&a.all[arcT1], s)
-		a.nodes.At(s).flags = arcAwaiting
+		a.nodes.At(s).setFlags(arcAwaiting)
 		a.settle()
 	}
 }
@@ -66,8 +66,8 @@ func (a *ARC) Reserved(slots []uint32) {
 func (a *ARC) Created(slots []uint32) {
 	for i := len(slots) - 1; i >= 0; i-- {
 		s := slots[i]
-		if at := a.nodes.At(s); at.flags&arcAwaiting != 0 {
-			at.flags &^= arcAwaiting
+		if at := a.nodes.At(s); at.flags()&arcAwaiting != 0 {
+			at.setFlags(at.flags() &^ arcAwaiting)
 			continue
 		}
 		to := &a.all[arcT2]
@@ -84,9 +84,9 @@ func (a *ARC) Created(slots []uint32) {
 func (a *ARC) Touched(slots []uint32) {
 	for i := len(slots) - 1; i >= 0; i-- {
 		if s := slots[i]; a.resident(s) {
-			awaiting := a.nodes.At(s).flags & arcAwaiting
+			awaiting := a.nodes.At(s).flags() & arcAwaiting
 			a.push(&a.all[arcT2], s)
-			a.nodes.At(s).flags = awaiting
+			a.nodes.At(s).setFlags(awaiting)
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (a *ARC) Removed(slots []uint32) {
 	for _, s := range slots {
 		switch from := a.of(s); {
 		case !a.resident(s):
-		case a.nodes.At(s).flags&arcChosen == 0:
+		case a.nodes.At(s).flags()&arcChosen == 0:
 			a.drop(s)
 		case from == &a.all[arcT1]:
 			a.push(&a.all[arcB1], s)
@@ -134,7 +134,7 @@ func (a *ARC) Victims(dst []uint32, n int, evictable func(slot uint32) bool) []u
 	at1, at2, left := t1.oldest, t2.oldest, t1.n
 	next := func(at uint32) uint32 { // the first key from at on that may go
 		for at != 0 && !evictable(at) {
-			at = a.nodes.At(at).next
+			at = a.nodes.At(at).after()
 		}
 		return at
 	}
@@ -143,17 +143,18 @@ func (a *ARC) Victims(dst []uint32, n int, evictable func(slot uint32) bool) []u
 		switch {
 		case at1 != 0 && (left >= int(a.target) || at2 == 0):
 			dst = append(dst, at1)
-			at1 = a.nodes.At(at1).next
+			at1 = a.nodes.At(at1).after()
 			left--
 		case at2 != 0:
 			dst = append(dst, at2)
-			at2 = a.nodes.At(at2).next
+			at2 = a.nodes.At(at2).after()
 		default:
 			n = 0
 		}
 	}
 	for _, s := range dst[first:] {
-		a.nodes.At(s).flags |= arcChosen
+		at := a.nodes.At(s)
+		at.setFlags(at.flags() | arcChosen)
 	}
 	return dst
 }

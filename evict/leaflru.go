@@ -13,12 +13,13 @@ import "github.com/lmcache/lmcache-go/kv"
 //   - What is removed by others than Victims, as a forced deletion does, leaves a
 //     gap. What is behind it goes by its own use.
 //
-// Which key extends which is told by Chained. When a call names a key that is
-// not here behind one that is, the policy expects it: the link is known before
-// the key is written, in a call of its own. The last 4096 of such links are kept.
+// Which key extends which is told by Chained. Keys that are not here are
+// expected: the link is known before the key comes, in a call of its own. The last
+// 16,384 of such links are kept.
 //
-// It costs 12 bytes a key. A use of a key costs a step for each of its prefixes,
-// also of those that the call does not name.
+// It costs 12 bytes a key, and for a key that is expected and never comes as much
+// as the tier's tables take for a key. A use of a key costs a step for each of
+// its prefixes, also of those that the call does not name.
 type LeafLRU struct {
 	index *kv.Index
 	nodes kv.Slab[leafNode]
@@ -30,26 +31,23 @@ type LeafLRU struct {
 	// Scratch lists.
 	marked  []uint32
 	parents []uint32
+	named   []uint32
 	lanes   []lane
 }
 
-const expectedKeys = 4096
+const expectedKeys = 16 << 10
 
 // leafNode links a tracked slot into a ring through slot 0, as LRU's link does.
 type leafNode struct {
-	prev uint32 // with tracked
-	next uint32 // with marked
-	up   uint32 // with extended: the key that this one extends, which it holds a reference to; 0 if not known
+	prev   uint32 // with tracked
+	next   uint32 // with marked
+	parent uint32 // the key that this one extends, which it holds a reference to; 0 if not known
 }
 
-func (n *leafNode) parent() uint32 { return n.up &^ extended }
-
 // marked on next tells a key apart during one call: that the call is still to use
-// it, or that it is held by one that may not go.
+// it, that it is held by one that may not go, or that it is a prefix of the key
+// that the call named last.
 const marked = 1 << 31
-
-// extended on up says that other keys extended this one, or once did.
-const extended = 1 << 31
 
 // lane is the last key of one chain in a list that has several, as those of the
 // ranks of a chunk.
@@ -57,7 +55,8 @@ type lane struct {
 	rank  uint64
 	scope kv.Scope
 	group uint32
-	last  uint32 // slot; 0 behind a gap
+	last  uint32 // slot, 0 at the start
+	path  bool   // last and all its prefixes are marked
 }
 
 func newLeafLRU(x *kv.Index) *LeafLRU { return &LeafLRU{index: x} }
@@ -100,7 +99,7 @@ func (l *LeafLRU) use(slots []uint32) {
 		for {
 			l.unlink(s)
 			l.append(s) // and takes the mark away
-			s = at.parent()
+			s = at.parent
 			if at = l.nodes.At(s); s == 0 || at.prev&tracked == 0 || at.next&marked != 0 {
 				break
 			}
@@ -122,30 +121,70 @@ func (l *LeafLRU) Removed(slots []uint32) {
 	}
 }
 
-// Chained learns which key extends which. Where it learns anything about keys
-// that are here, the prefixes are used.
+// Chained learns which key extends which, also of keys that are not here. Where
+// it learns anything about keys that are, the prefixes are used.
 func (l *LeafLRU) Chained(keys []kv.ObjectKey) {
-	l.lanes, l.parents = l.lanes[:0], l.parents[:0]
+	l.lanes, l.parents, l.named = l.lanes[:0], l.parents[:0], l.named[:0]
 	at := 0
 	for i := range keys {
-		k := &keys[i]
-		at = l.lane(at, k)
-		before := l.lanes[at].last
-		s := l.index.Find(k)
-		switch {
-		case s != 0 && l.isTracked(s):
-			if before != 0 && l.link(s, before) {
-				l.parents = append(l.parents, before)
-			}
-			l.lanes[at].last = s
-		case before != 0:
-			l.expect(k, before)
-			fallthrough
-		default:
-			l.lanes[at].last = 0
+		s := l.index.Acquire(&keys[i])
+		l.named = append(l.named, s)
+		at = l.lane(at, &keys[i])
+		lane := &l.lanes[at]
+		if before := lane.last; before != 0 && before != s && l.nodes.At(s).parent != before {
+			l.learn(lane, s, before)
 		}
+		if lane.path {
+			l.mark(s)
+		}
+		lane.last = s
+	}
+	l.unmark()
+	for _, s := range l.named {
+		l.index.Release(s)
 	}
 	l.use(l.parents)
+}
+
+// learn makes before what s extends, unless it extends s itself: a link that
+// would close a circle is none.
+func (l *LeafLRU) learn(lane *lane, s, before uint32) {
+	if !lane.path {
+		for p := before; p != 0; p = l.nodes.At(p).parent {
+			l.mark(p)
+		}
+		lane.path = true
+	}
+	at := l.nodes.At(s)
+	if at.next&marked != 0 {
+		for i := range l.lanes {
+			l.lanes[i].path = false
+		}
+		l.unmark()
+		return
+	}
+	wasLinked := at.parent != 0
+	l.orphan(s)
+	at.parent = before
+	l.index.Retain(before)
+	switch {
+	case l.isTracked(s):
+		l.parents = append(l.parents, before)
+	case !wasLinked:
+		l.expect(s)
+	}
+}
+
+func (l *LeafLRU) mark(s uint32) {
+	l.nodes.At(s).next |= marked
+	l.marked = append(l.marked, s)
+}
+
+func (l *LeafLRU) unmark() {
+	for _, s := range l.marked {
+		l.nodes.At(s).next &^= marked
+	}
+	l.marked = l.marked[:0]
 }
 
 // lane returns the number of the key's lane. The lanes of a list mostly take
@@ -164,44 +203,18 @@ func (l *LeafLRU) lane(last int, k *kv.ObjectKey) int {
 	return len(l.lanes) - 1
 }
 
-// link makes parent what s extends, and reports whether that was news. A link
-// that would close a circle is none.
-func (l *LeafLRU) link(s, parent uint32) bool {
-	at := l.nodes.At(s)
-	if at.parent() == parent || s == parent {
-		return false
-	}
-	if at.up&extended != 0 {
-		for p := parent; p != 0; p = l.nodes.At(p).parent() {
-			if p == s {
-				return false
-			}
-		}
-	}
-	l.orphan(s)
-	at.up |= parent
-	l.nodes.At(parent).up |= extended
-	l.index.Retain(parent)
-	return true
-}
-
 // orphan takes away the link from s to what it extends.
 func (l *LeafLRU) orphan(s uint32) {
 	at := l.nodes.At(s)
-	if p := at.parent(); p != 0 {
-		at.up &= extended
+	if p := at.parent; p != 0 {
+		at.parent = 0
 		l.index.Release(p)
 	}
 }
 
-// expect links a key that is not here to what it extends.
-func (l *LeafLRU) expect(k *kv.ObjectKey, parent uint32) {
-	s := l.index.Acquire(k)
-	isExpected := l.nodes.At(s).parent() != 0
-	if !l.link(s, parent) || isExpected { // is in the ring already, if anywhere
-		l.index.Release(s)
-		return
-	}
+// expect keeps the link of a key that is not here, in place of the oldest such.
+func (l *LeafLRU) expect(s uint32) {
+	l.index.Retain(s)
 	old := l.expected[l.nextRing]
 	l.expected[l.nextRing] = s
 	l.nextRing = (l.nextRing + 1) % expectedKeys
@@ -217,20 +230,16 @@ func (l *LeafLRU) expect(k *kv.ObjectKey, parent uint32) {
 // one that may not go, or is held, holds what it extends.
 func (l *LeafLRU) Victims(dst []uint32, n int, evictable func(slot uint32) bool) []uint32 {
 	n += len(dst)
-	l.marked = l.marked[:0]
 	for s := l.nodes.At(0).next; s != 0 && len(dst) < n; {
 		at := l.nodes.At(s)
 		if at.next&marked == 0 && evictable(s) {
 			dst = append(dst, s)
-		} else if p := l.nodes.At(at.parent()); p.prev&tracked != 0 && p.next&marked == 0 {
-			p.next |= marked
-			l.marked = append(l.marked, at.parent())
+		} else if p := l.nodes.At(at.parent); p.prev&tracked != 0 && p.next&marked == 0 {
+			l.mark(at.parent)
 		}
 		s = at.next &^ marked
 	}
-	for _, s := range l.marked {
-		l.nodes.At(s).next &^= marked
-	}
+	l.unmark()
 	return dst
 }
 

@@ -23,8 +23,8 @@ func newLeafRig(t *testing.T, n int) leafRig {
 }
 
 func (r leafRig) write(ids ...int) {
-	r.tell(r.policy.Reserved, r.model.reserved, ids)
 	r.chained(ids)
+	r.tell(r.policy.Reserved, r.model.reserved, ids)
 	r.tell(r.policy.Created, r.model.created, ids)
 }
 
@@ -83,17 +83,17 @@ func TestLeafLRUCircle(t *testing.T) {
 }
 
 // TestLeafLRUExpects: of keys that were looked up and never written only the
-// last 4096 stay linked, and nothing stays once they are forgotten.
+// last 16,384 stay linked, and nothing stays once they are forgotten.
 func TestLeafLRUExpects(t *testing.T) {
-	r := newLeafRig(t, 5001)
+	r := newLeafRig(t, 20_001)
 	r.write(0)
-	for i := 1; i <= 5000; i++ {
+	for i := 1; i <= 20_000; i++ {
 		r.chained([]int{0, i})
 	}
-	if got := r.index.Len(); got != 4097 {
-		t.Errorf("%d keys are referred to; want 4097", got)
+	if got := r.index.Len(); got != 16_385 {
+		t.Errorf("%d keys are referred to; want 16385", got)
 	}
-	first, last := 5000-4096, 5000-4095
+	first, last := 20_000-16_384, 20_000-16_383
 	for _, id := range []int{first, last} {
 		r.tell(r.policy.Reserved, r.model.reserved, []int{id})
 	}

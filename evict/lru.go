@@ -8,6 +8,8 @@ type LRU struct {
 	index *kv.Index // tracked keys hold a reference
 	links kv.Slab[link]
 	n     int
+
+	cursor uint32 // the key that Scan looks at next, 0 at the end
 }
 
 // link joins the slots into a ring through slot 0, which is no key's: next of 0
@@ -97,6 +99,9 @@ func (l *LRU) Order(dst []uint32) []uint32 {
 
 func (l *LRU) unlink(s uint32) {
 	at := *l.links.At(s)
+	if s == l.cursor {
+		l.cursor = at.next
+	}
 	prev := at.prev &^ tracked
 	l.links.At(prev).next = at.next
 	next := l.links.At(at.next)

@@ -57,6 +57,45 @@ func TestLRUOrder(t *testing.T) {
 	}
 }
 
+// TestLRUScan: a search in steps finds what one sweep finds, past keys that may
+// not go, and goes on when the key where it is moves or leaves.
+func TestLRUScan(t *testing.T) {
+	var x kv.Index
+	p, err := evict.New("LRU", &x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := p.(evict.Scanner)
+	var s []uint32 // coldest first
+	for i := range 20 {
+		s = append(s, slotOf(&x, i))
+		l.Created(s[i:])
+	}
+	even := func(slot uint32) bool { return slices.Index(s, slot)%2 == 0 }
+	l.Rewind()
+	var got []uint32
+	steps, more := 0, true
+	for ; more; steps++ {
+		got, more = l.Scan(got, 100, 3, even)
+	}
+	if want := l.Victims(nil, 100, even); !slices.Equal(got, want) || steps != 7 {
+		t.Errorf("in %d steps of 3: %v; want %v in 7", steps, got, want)
+	}
+	l.Rewind()
+	if got, more := l.Scan(nil, 2, 100, even); !slices.Equal(got, []uint32{s[0], s[2]}) || !more {
+		t.Errorf("two: %v, %v", got, more)
+	}
+	l.Touched([]uint32{s[3]}) // where the search is
+	l.Removed([]uint32{s[4]})
+	if got, _ := l.Scan(nil, 2, 100, even); !slices.Equal(got, []uint32{s[6], s[8]}) {
+		t.Errorf("after a touch and a removal: %v; want %v", got, []uint32{s[6], s[8]})
+	}
+	l.Removed(s)
+	if got, more := l.Scan(nil, 2, 100, even); len(got) > 0 || more {
+		t.Errorf("of nothing: %v, %v", got, more)
+	}
+}
+
 // TestLRUAgainstSlice drives the LRU and a slice in the same order.
 func TestLRUAgainstSlice(t *testing.T) {
 	var x kv.Index

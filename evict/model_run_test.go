@@ -205,8 +205,8 @@ func randomCalls(p *pair, rng *rand.Rand, steps int) {
 		switch op := rng.IntN(12); op {
 		case 0, 1, 2: // a writer: the whole list is a call's, part of it is new
 			what = fmt.Sprint("writing ", part, " of ", list)
-			p.tell(p.policy.Reserved, p.model.reserved, part)
 			p.chained(list)
+			p.tell(p.policy.Reserved, p.model.reserved, part)
 			if rng.IntN(4) > 0 {
 				p.tell(p.policy.Created, p.model.created, part)
 			}
@@ -295,8 +295,8 @@ func TestPoliciesOnConversation(t *testing.T) {
 							fresh = append(fresh, id)
 						}
 					}
-					p.tell(p.policy.Reserved, p.model.reserved, fresh)
 					p.chained(ids[hit:])
+					p.tell(p.policy.Reserved, p.model.reserved, fresh)
 					p.tell(p.policy.Created, p.model.created, fresh)
 				}
 				if len(here) > room*8/10 {

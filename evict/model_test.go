@@ -141,23 +141,17 @@ func (m *leafModel) chained(keys []int) {
 	for _, k := range keys {
 		g := m.group(k)
 		p, ok := before[g]
+		before[g] = k
 		old, has := m.parent[k]
-		isNews := ok && !(has && old == p) && !m.isPrefix(k, p)
-		if isNews {
-			m.parent[k] = p
+		if !ok || has && old == p || m.isPrefix(k, p) {
+			continue
 		}
-		switch {
-		case m.has(k):
-			before[g] = k
-			if isNews {
-				parents = append(parents, p)
-			}
-		default:
-			delete(before, g)
-			if isNews && !has {
-				m.expected = append(m.expected, k)
-			}
-			if len(m.expected) > 4096 {
+		m.parent[k] = p
+		if m.has(k) {
+			parents = append(parents, p)
+		} else if !has {
+			m.expected = append(m.expected, k)
+			if len(m.expected) > 16384 {
 				if !m.has(m.expected[0]) {
 					delete(m.parent, m.expected[0])
 				}
@@ -240,7 +234,7 @@ func (m *s3Model) lists() map[string][]int {
 }
 func (m *s3Model) victims(n int, among, evictable func(int) bool) (out []int) {
 	may := func(k int) bool { return among(k) && evictable(k) && !slices.Contains(out, k) }
-	for len(out) < n {
+	for moved := 0; len(out) < n; {
 		left := len(m.small) + len(m.main) - len(out)
 		smallLeft := len(m.small)
 		for _, k := range out {
@@ -252,7 +246,8 @@ func (m *s3Model) victims(n int, among, evictable func(int) bool) (out []int) {
 		switch {
 		case small >= 0 && (smallLeft*10 >= left || main < 0):
 			k := m.small[small]
-			if m.hits[k] > 1 {
+			if m.hits[k] > 1 && moved < 2048 {
+				moved++
 				m.small, m.main = without(m.small, k), append(m.main, k)
 				m.hits[k], m.chosen[k] = 0, false
 				continue
@@ -260,7 +255,8 @@ func (m *s3Model) victims(n int, among, evictable func(int) bool) (out []int) {
 			out = append(out, k)
 		case main >= 0:
 			k := m.main[main]
-			if m.hits[k] > 0 {
+			if m.hits[k] > 0 && moved < 2048 {
+				moved++
 				m.main = append(without(m.main, k), k)
 				m.hits[k]--
 				m.chosen[k] = false

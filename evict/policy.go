@@ -42,9 +42,9 @@ type Policy interface {
 // Policy's methods leave out what was refused, and what was no hit.
 type Chainer interface {
 	Policy
-	// Chained says that the keys stood in one call, in the order of the
+	// Chained says that the keys stand in one call, in the order of the
 	// prompt: a key extends the one before it of the same scope, rank and
-	// group. After a call that adds keys it comes after Reserved.
+	// group. It comes before the call's keys do.
 	Chained(keys []kv.ObjectKey)
 }
 

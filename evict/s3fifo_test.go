@@ -57,3 +57,27 @@ func TestS3FIFO(t *testing.T) {
 	}
 	expect("8 went around", s[9:10], []uint32{s[7], s[6], s[5], s[4], s[3], s[2], s[1], s[0], s[8]})
 }
+
+// TestS3FIFOPatience: in a tier where all keys were hit three times a call of
+// Victims moves a bounded number of them, and still finds its victims.
+func TestS3FIFOPatience(t *testing.T) {
+	p := newPair(t, "S3FIFO")
+	var ids []int
+	for i := range 3000 {
+		k := kv.ObjectKey{HashLen: 4}
+		k.Hash[2], k.Hash[3] = byte(i>>8), byte(i)
+		ids = append(ids, p.add(k))
+	}
+	p.tell(p.policy.Reserved, p.model.reserved, ids)
+	for range 3 {
+		p.tell(p.policy.Touched, p.model.touched, ids)
+	}
+	for range 3 {
+		victims := p.victims(5, nil, anyKey)
+		if len(victims) != 5 {
+			t.Fatalf("%d victims; want 5", len(victims))
+		}
+		p.tell(p.policy.Removed, p.model.removed, victims)
+		p.compare("patience")
+	}
+}

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "testdata"
@@ -200,9 +201,8 @@ def judge(file, table, status, records, stderr):
 
 
 def our_flags(flags):
-    """A scenario's flags as this build takes them: its fs store is played by the mock, ARC by LRU."""
-    mock = '{"type": "mock", "max_size_gb": 100, "mock_bandwidth_gb": 100}'
-    return [mock if '"fs"' in f else "LRU" if f == "ARC" else f for f in flags]
+    """A scenario's flags as this build takes them: ARC is played by LRU."""
+    return ["LRU" if f == "ARC" else f.replace("@L2DIR@", tempfile.mkdtemp(prefix="l2-", dir=ROOT / "build" / "interop")) for f in flags]
 
 
 def settings(flags):

@@ -60,6 +60,9 @@ def flags(gb, *more, policy="LRU"):
 FS = ("--l2-adapter", '{"type":"fs","base_path":"@L2DIR@"}')
 
 
+FAULTS = ("--l2-adapter", '{"type":"fault_inject","rate":0.1,"seed":5,"gap_indices":[3],"gap_tail_ratios":[0.5],"inner":{"type":"fs","base_path":"@L2DIR@"}}')
+
+
 def objects(n, size=65536):
     """The L1 size in GiB that holds n objects exactly."""
     return n * size / 2**30
@@ -254,6 +257,10 @@ ALL = {
                  flags(objects(6), *FS, *evict(0.9, 0.5)), anything(1000, chunks=16, world=2), eviction_every=4),
         Scenario("any-l2-skip-l1", "Random calls, L1 drops what the store has.",
                  flags(objects(14), *FS, *SKIP_L1), anything(800, chunks=24)),
+        Scenario("any-l2-faults", "Random calls, two ranks, a store below that loses loads, loads stay.",
+                 flags(objects(24), *FAULTS, *RETAIN, *evict(0.8, 0.4)), anything(700, chunks=16, world=2), eviction_every=2),
+        Scenario("faults-l2", "Random calls, fault_inject over fs: gaps in loads.",
+                 flags(objects(20), *FAULTS, *evict(0.8, 0.4)), anything(140, chunks=12, world=2), eviction_every=2),
         Scenario("any-l2-repeats", "Random calls, keys repeated in prefetches and reads, a store below.",
                  flags(objects(60), *FS, *evict(0.1, 0.3)), anything(800, chunks=12, repeats=True)),
         Scenario("any-ttl", "Random calls in bursts, locks and reservations of one second.",

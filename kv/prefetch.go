@@ -110,8 +110,7 @@ type PrefetchSpec struct {
 	Flat bool
 
 	// L1Tags and L2Tags name the memory that may serve (schema 2); nil allows
-	// all, an empty list none. They are carried from file to file; a storage
-	// manager with one L1 serves from what it has.
+	// all, an empty list none. What is loaded goes to an L1 in any case.
 	L1Tags, L2Tags []MemoryTag
 }
 

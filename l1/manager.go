@@ -51,7 +51,7 @@ const Writer Tag = 0
 // and run side by side; those that reserve, finish, delete and evict hold it
 // alone. What touches say to the policy is kept in order until somebody holds the
 // gate alone, so that calls that follow each other have the outcome that they
-// would have with one lock (docs/adr/0020).
+// would have with one lock (docs/adr/0008).
 //
 // Source: reference storage-manager.md, sections 3.1 and 14.2.
 type Manager struct {
@@ -357,14 +357,11 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	if allocated = m.allocate(dst[first:], layout, isTemporary, now); allocated || moved {
 		m.tell(m.policy.Reserved, m.told)
 	}
-	if m.chainer != nil && tag == Writer {
-		m.chainer.Chained(keys)
-	}
 	return dst, nil
 }
 
 // Chained tells a policy that wants to know it that the keys stand in one call,
-// each extending the one before it. Reserve says so of what a writer reserves.
+// each extending the one before it. It comes before they are reserved.
 func (m *Manager) Chained(keys []kv.ObjectKey) {
 	if m.chainer != nil {
 		m.enter()
@@ -892,31 +889,45 @@ func (m *Manager) evict(w whose, ratio float64) Evicted {
 		}
 	}
 	n := evict.Target(w.len(m.policy), ratio)
+	if s, ok := m.policy.(evict.Scanner); ok {
+		s.Rewind()
+	}
 	m.gate.unlock()
 	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
 	refused := map[uint32]bool{}
 	for n > 0 {
-		want := min(n, evictBatch)
-		if got := m.evictSome(w, want, &out, refused); got < want {
-			break // no more that may go
+		got, more := m.evictSome(w, min(n, evictBatch), &out, refused)
+		if !more {
+			break
 		}
-		n -= want
+		n -= got
 		m.gate.yield()
 	}
 	m.publishGone(out.Keys)
 	return out
 }
 
-// evictSome evicts up to n keys, and returns how many the policy gave. A key
-// that is also being written is given, counts, and stays; refused keeps it from
-// being given again.
-func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]bool) int {
+// maxScan bounds how many keys that may not go a hold of the gate looks at, if
+// the policy can be left in the middle of a search.
+const maxScan = 8 * evictBatch
+
+// evictSome evicts up to n keys, and returns how many the policy gave, and
+// whether there may be more that may go. A key that is also being written is
+// given, counts, and stays; refused keeps it from being given again.
+func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]bool) (got int, more bool) {
 	m.enter()
 	defer m.gate.unlock()
 	now := m.clock.Now()
-	victims := w.victims(m.policy, m.also[:0], n, func(s uint32) bool {
+	mayGo := func(s uint32) bool {
 		return m.evictable(s, now) && !refused[s] && (m.chainer == nil || m.deletable(s, now))
-	})
+	}
+	victims := m.also[:0]
+	if s, ok := m.policy.(evict.Scanner); ok && w.all {
+		victims, more = s.Scan(victims, n, maxScan, mayGo)
+	} else {
+		victims = w.victims(m.policy, victims, n, mayGo)
+		more = len(victims) == n
+	}
 	m.also = victims
 	m.index.Prime(victims)
 	var bytes int64
@@ -929,7 +940,7 @@ func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]boo
 			refused[victims[i]] = true
 		}
 	}
-	return len(victims)
+	return len(victims), more
 }
 
 // evictable reports whether something of the slot may go: the resident object

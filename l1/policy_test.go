@@ -144,6 +144,7 @@ func TestLeafLRUKeepsPrefixes(t *testing.T) {
 				}
 			}
 			x.Touch(list[:hits])
+			x.Chained(list[hits:])
 			res, err := x.Reserve(nil, list[hits:], x.layout, kv.ModeNew, l1.Writer, false)
 			if err != nil {
 				t.Fatal(err)

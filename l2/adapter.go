@@ -37,9 +37,6 @@ type Usage struct {
 // the matching Pop or Query. Every method may be called from several goroutines
 // at once. A result is given once.
 //
-// An adapter tells Env.Listener of every object that comes to its store, is
-// read from it or leaves it. What it does not tell is never evicted.
-//
 // Source: reference storage-manager.md, section 8.1.
 type Adapter interface {
 	// Name labels the adapter in logs and metrics.
@@ -60,8 +57,8 @@ type Adapter interface {
 	SubmitLoad(objects []Object) TaskID
 	// QueryLoad returns which objects were read; a failure is a clear bit.
 	QueryLoad(TaskID) (loaded kv.Bitmap, ok bool)
-	// Delete removes keys that no lookup has locked, tells Env.Listener of
-	// those that are gone, and returns how many were there. It may wait for
+	// Delete removes keys that no lookup has locked and returns how many were
+	// there. It may wait for
 	// the store.
 	Delete(keys []kv.ObjectKey) int
 	Usage() Usage
@@ -77,9 +74,10 @@ type Env struct {
 	// Notify says that a task has completed. It never blocks. On a
 	// *clock.Virtual it may be called only from within an event of that clock.
 	Notify func()
-	// Listener hears what the store holds; nil if nobody needs to know. Use
-	// Env's methods of the same names.
-	Listener Listener
+	// Found is told what a store has at the start, oldest first, within the
+	// call of New; sizes are what it takes of Usage.UsedBytes. It is nil if
+	// nobody needs to know: without an eviction policy over the store.
+	Found func(keys []kv.ObjectKey, sizes []int64)
 	// NoPayload says that the bytes of objects mean nothing (a replay on
 	// scratch memory, where the bytes of different objects overlap): an
 	// adapter that keeps objects in memory keeps their sizes only, and a load

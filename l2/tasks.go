@@ -3,7 +3,6 @@ package l2
 import (
 	"errors"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
@@ -223,7 +222,8 @@ func (t *Tasks) batch(k kind, found []bool) {
 	task.next = to
 	t.queued[k] -= to - from
 	if to == task.size() {
-		t.queue[k] = slices.Delete(t.queue[k], 0, 1)
+		t.queue[k][0] = nil
+		t.queue[k] = t.queue[k][1:]
 	}
 	t.mu.Unlock()
 	var keys int

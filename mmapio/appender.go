@@ -15,7 +15,10 @@ import (
 type AppenderOptions struct {
 	HeadBytes   int // first bytes of the file that stay mapped, rounded up to pages; 64 KiB if zero, none if negative
 	WindowBytes int // address space of the moving window, rounded up to pages; 64 MiB if zero
-	StepBytes   int // by which the file grows and is made present ahead of its use, rounded up to pages; 4 MiB if zero
+	// ReserveBytes of space are held back behind what Next and Room give, for what
+	// has to be written when the disk is full: see UseReserve. None if zero.
+	ReserveBytes int
+	StepBytes    int // by which the file grows and is made present ahead of its use, rounded up to pages; 4 MiB if zero
 }
 
 func (o AppenderOptions) withDefaults() AppenderOptions {
@@ -100,7 +103,7 @@ func Create(path string, opt AppenderOptions) (_ *Appender, err error) {
 	if err := f.Truncate(0); err != nil {
 		return nil, err
 	}
-	if err := a.extend(a.offset + 1); err != nil {
+	if err := a.extend(a.offset + int64(opt.ReserveBytes) + 1); err != nil {
 		return nil, err
 	}
 	if opt.HeadBytes > 0 {
@@ -157,12 +160,25 @@ func (a *Appender) Room(n int) ([]byte, error) {
 // Advance moves Offset n bytes on, at most as many as Room gave.
 func (a *Appender) Advance(n int) { a.offset += int64(n) }
 
+// UseReserve lets Next and Room give the space that was held back.
+func (a *Appender) UseReserve() { a.opt.ReserveBytes = 0 }
+
+// Deleted reports whether the file has no name any more: what is written to it is
+// gone when it is closed.
+func (a *Appender) Deleted() bool {
+	if a.file == nil {
+		return false
+	}
+	var stat unix.Stat_t
+	return unix.Fstat(int(a.file.Fd()), &stat) == nil && stat.Nlink == 0
+}
+
 // reserve returns the n bytes at Offset.
 func (a *Appender) reserve(n int) ([]byte, error) {
 	end := a.offset + int64(n)
-	ready := a.ready.Load()
+	ready := a.ready.Load() - int64(a.opt.ReserveBytes)
 	if end > ready {
-		if err := a.extend(end); err != nil {
+		if err := a.extend(end + int64(a.opt.ReserveBytes)); err != nil {
 			return nil, err
 		}
 	} else if ready-end < int64(a.opt.StepBytes) && a.askedAt != ready {
@@ -200,14 +216,30 @@ func (a *Appender) Sync() error {
 	return a.file.Sync() // covers stores through a mapping, which dirty the same pages
 }
 
-// Close cuts the file off at Offset and closes it. It may be called twice.
+// whole returns a *FaultError if somebody has made the file shorter than size.
+func (a *Appender) whole(size int64) error {
+	info, err := a.file.Stat()
+	if err == nil && info.Size() < size {
+		err = &FaultError{Path: a.file.Name(), Offset: info.Size()}
+	}
+	return err
+}
+
+// Close cuts the file off at Offset and closes it. A file that somebody has made
+// shorter stays so, which gives a *FaultError. It may be called twice.
 func (a *Appender) Close() error {
 	if a.file == nil {
 		return nil
 	}
 	close(a.ask)
 	<-a.done
-	err := errors.Join(unmapFile(a.head), unmapFile(a.window), a.file.Truncate(a.offset), a.file.Close())
+	err := errors.Join(unmapFile(a.head), unmapFile(a.window))
+	if cut := a.whole(a.offset); cut != nil {
+		err = errors.Join(err, cut)
+	} else {
+		err = errors.Join(err, a.file.Truncate(a.offset))
+	}
+	err = errors.Join(err, a.file.Close())
 	a.file, a.head, a.window, a.pending = nil, nil, nil, nil
 	return err
 }
@@ -227,6 +259,9 @@ func (a *Appender) extend(upTo int64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for from := a.ready.Load(); from < upTo; from = a.ready.Load() {
+		if err := a.whole(from); err != nil {
+			return err // else a hole would take the place of what was cut off
+		}
 		to := from + int64(a.opt.StepBytes)
 		if err := allocate(a.file, from, to-from); err != nil {
 			to = pageUp(upTo)

@@ -69,6 +69,7 @@ func Compare(results []*Result) []Comparison {
 	row("Evicted bytes", func(r *Result) string { return byteSize(r.Storage.EvictedBytes) })
 	row("L2 stored bytes", func(r *Result) string { return byteSize(r.Storage.L2StoredBytes) })
 	row("L2 loaded bytes", func(r *Result) string { return byteSize(r.Storage.L2LoadedBytes) })
+	row("L2 evicted bytes", func(r *Result) string { return byteSize(r.Storage.L2EvictedBytes) })
 	row("Refused reads (keys)", counted(ReadRefusedKeys))
 
 	section("Latency p50 / p99 (us)")

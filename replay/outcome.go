@@ -161,6 +161,9 @@ type Storage struct {
 	L2StoredBytes      int64 `json:"l2_stored_bytes"`
 	L2LoadedKeys       int64 `json:"l2_loaded_keys"`
 	L2LoadedBytes      int64 `json:"l2_loaded_bytes"`
+	L2EvictionPasses   int64 `json:"l2_eviction_passes"`
+	L2EvictedKeys      int64 `json:"l2_evicted_keys"`
+	L2EvictedBytes     int64 `json:"l2_evicted_bytes"`
 
 	// The state at the end.
 	L1ResidentKeys  int64 `json:"l1_resident_keys"`
@@ -179,6 +182,9 @@ func storageBetween(before, after sm.Stats) Storage {
 		L2StoredBytes:      after.L2StoredBytes - before.L2StoredBytes,
 		L2LoadedKeys:       after.L2LoadedKeys - before.L2LoadedKeys,
 		L2LoadedBytes:      after.L2LoadedBytes - before.L2LoadedBytes,
+		L2EvictionPasses:   after.L2EvictionPasses - before.L2EvictionPasses,
+		L2EvictedKeys:      after.L2EvictedKeys - before.L2EvictedKeys,
+		L2EvictedBytes:     after.L2EvictedBytes - before.L2EvictedBytes,
 		L1ResidentKeys:     after.Resident,
 		L1UsedBytes:        after.UsedBytes,
 		L1CapacityBytes:    after.CapacityBytes,

@@ -69,6 +69,9 @@ func (r *Result) appendOutcome(t *table) {
 	t.row("L1 used at the end", share(s.L1UsedBytes, s.L1CapacityBytes)+amount(s.L1ResidentKeys, s.L1UsedBytes))
 	t.row("L2 stored", amount(s.L2StoredKeys, s.L2StoredBytes))
 	t.row("L2 loaded", amount(s.L2LoadedKeys, s.L2LoadedBytes))
+	if s.L2EvictionPasses > 0 {
+		t.row("L2 evictions", amount(s.L2EvictedKeys, s.L2EvictedBytes))
+	}
 }
 
 // table is a text table in the making.

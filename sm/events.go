@@ -168,39 +168,11 @@ func (c *evictionController) publishTick(used, watermark float64, triggered bool
 	c.m.bus.Publish(&event.Event{Type: event.L1EvictionLoopTick, L1Tag: c.tier.cfg.Tag, Usage: used, Watermark: watermark, Triggered: triggered})
 }
 
-// told tells the bus, and e if a policy follows the store, what the store holds.
-type told struct {
-	*l2Eviction
-}
-
-func (t told) publish(typ event.Type, keys []kv.ObjectKey, sizes []int64) {
-	if t.m.bus.Wants(typ) {
-		t.m.bus.Publish(&event.Event{Type: typ, Adapter: t.adapter.index, L2Name: t.adapter.cfg.Type, Keys: keys, Sizes: sizes})
+// publishL2 tells what happened to keys of store i.
+func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey) {
+	if len(keys) > 0 && m.bus.Wants(t) {
+		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys})
 	}
-}
-
-// Stored says that objects are in the store now.
-func (t told) Stored(keys []kv.ObjectKey, sizes []int64) {
-	if t.policy != nil {
-		t.l2Eviction.Stored(keys, sizes)
-	}
-	t.publish(event.L2KeysStored, keys, sizes)
-}
-
-// Accessed says that objects were read.
-func (t told) Accessed(keys []kv.ObjectKey) {
-	if t.policy != nil {
-		t.l2Eviction.Accessed(keys)
-	}
-	t.publish(event.L2KeysAccessed, keys, nil)
-}
-
-// Deleted says that objects are gone from the store.
-func (t told) Deleted(keys []kv.ObjectKey) {
-	if t.policy != nil {
-		t.l2Eviction.Deleted(keys)
-	}
-	t.publish(event.L2KeysDeleted, keys, nil)
 }
 
 // TierUsage says how full one L1 is.

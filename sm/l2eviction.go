@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,8 +19,9 @@ import (
 // share is at the watermark or above it, one pass of the policy. Under a policy
 // that goes by salt it keeps every salt below the watermark of its quota, also
 // in a store without a capacity; a salt without one goes as a whole. It knows the
-// store's keys from what the adapter tells it; the adapter leaves those that a
-// lookup has locked.
+// store's keys from the tasks' results, and from what the adapter finds at the
+// start; where a result leaves a doubt it looks the keys up. The adapter leaves
+// those that a lookup has locked.
 //
 // Every store has a task of its own: one that takes its time to delete, or
 // hangs, does not keep the others full.
@@ -33,11 +35,12 @@ type l2Eviction struct {
 	due     int64      // owned by the step
 	stopped atomic.Bool
 
-	mu     sync.Mutex // guards all below; adapters take it under their own locks
+	mu     sync.Mutex // guards all below; no adapter is called under it
 	index  kv.Index
-	policy evict.Policy // nil: nothing is evicted, and nothing is tracked
+	policy evict.Policy // nil: nothing is evicted, and nothing is tracked; set by init, its state is guarded
 	held   kv.Slab[holding]
 	salts  []int64 // bytes by kv.Salt
+	doubts []doubt
 }
 
 // holding is what the store has of a key; a key that is held has a reference.
@@ -58,15 +61,18 @@ func (e *l2Eviction) init(m *Manager, a *adapter) error {
 	return err
 }
 
-// listener returns what the adapter tells of its keys, nil if nobody needs it.
-func (e *l2Eviction) listener() l2.Listener {
-	switch {
-	case e.m.bus != nil:
-		return told{e}
-	case e.policy != nil:
-		return e
+// found returns what is told of the store's keys at the start, nil if nobody
+// needs it.
+func (e *l2Eviction) found() func(keys []kv.ObjectKey, sizes []int64) {
+	if e.policy == nil {
+		return nil
 	}
-	return nil
+	return func(keys []kv.ObjectKey, sizes []int64) {
+		keys, sizes = slices.Clone(keys), slices.Clone(sizes)
+		slices.Reverse(keys) // a policy takes the last of a list for the oldest
+		slices.Reverse(sizes)
+		e.stored(keys, sizes)
+	}
 }
 
 func (e *l2Eviction) start() {
@@ -105,31 +111,89 @@ func (e *l2Eviction) cycle() (gone int64) {
 		return 0
 	}
 	defer e.m.survive("L2 eviction from " + e.adapter.Name())
+	gone, bytes := e.settle()
 	victims := e.victims()
-	if victims == nil {
-		return 0
-	}
-	var bytes int64
-	for len(victims) > 0 && !e.stopped.Load() {
-		batch := victims[:min(len(victims), l2DeleteBatch)]
-		victims = victims[len(batch):]
-		sizes := e.sizes(batch)
-		e.adapter.Delete(batch)
-		for i, left := range e.sizes(batch) {
-			if left < 0 && sizes[i] >= 0 {
-				gone++
-				bytes += sizes[i]
-				sizes[i] = -2 // went
-			}
+	for rest := victims; len(rest) > 0 && !e.stopped.Load(); {
+		batch := rest[:min(len(rest), l2DeleteBatch)]
+		rest = rest[len(batch):]
+		switch n := e.adapter.Delete(batch); {
+		case n == len(batch):
+			gone += int64(n)
+			bytes += e.deleted(batch)
+			e.tell(batch)
+		case n == 0: // locked all of them, or the store is down: others come first next time
+			e.accessed(batch)
+		default:
+			e.ask(batch, nil)
 		}
-		e.m.publishOf(&event.Event{Type: event.L2KeysEvicted, Adapter: e.adapter.index, L2Name: e.adapter.cfg.Type}, batch, func(i int) bool { return sizes[i] == -2 })
 	}
 	e.m.count(func(s *Stats) {
-		s.L2EvictionPasses++
+		if victims != nil {
+			s.L2EvictionPasses++
+		}
 		s.L2EvictedKeys += gone
 		s.L2EvictedBytes += bytes
 	})
 	return gone
+}
+
+// doubt is a lookup that tells which of some keys are in the store, after a task
+// that did not say.
+type doubt struct {
+	id    l2.TaskID
+	keys  []kv.ObjectKey
+	sizes []int64 // what each takes if it is there; nil if they are known
+}
+
+// ask looks up keys of which the store may have some.
+func (e *l2Eviction) ask(keys []kv.ObjectKey, sizes []int64) {
+	d := doubt{e.adapter.SubmitLookup(keys), keys, sizes}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doubts = append(e.doubts, d)
+}
+
+// settle takes the results of lookups that ask made, and returns what a cycle
+// before had deleted.
+func (e *l2Eviction) settle() (gone, bytes int64) {
+	e.mu.Lock()
+	doubts := e.doubts
+	e.doubts = nil
+	e.mu.Unlock()
+	var open []doubt
+	for _, d := range doubts {
+		found, ok := e.adapter.QueryLookup(d.id)
+		if !ok {
+			open = append(open, d)
+			continue
+		}
+		var there, notThere []kv.ObjectKey
+		var sizes []int64
+		for i, k := range d.keys {
+			switch {
+			case !found.Test(i):
+				notThere = append(notThere, k)
+			case d.sizes != nil:
+				sizes = append(sizes, d.sizes[i])
+				fallthrough
+			default:
+				there = append(there, k)
+			}
+		}
+		e.adapter.Unlock(there)
+		if d.sizes != nil {
+			e.stored(there, sizes)
+			continue
+		}
+		e.accessed(there)
+		gone += int64(len(notThere))
+		bytes += e.deleted(notThere)
+		e.tell(notThere)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doubts = append(open, e.doubts...)
+	return gone, bytes
 }
 
 // victims returns the keys that a cycle should delete, nil if the store is below
@@ -185,59 +249,109 @@ func (e *l2Eviction) keysOf(slots []uint32) []kv.ObjectKey {
 	return keys
 }
 
-// sizes returns what the store holds of each key in bytes, -1 of one that it
-// has not.
-func (e *l2Eviction) sizes(keys []kv.ObjectKey) []int64 {
+// storeDone takes the result of a store task. A store that failed, or wrote less
+// than was new to it, may have left things out, or had them already.
+func (e *l2Eviction) storeDone(keys []kv.ObjectKey, sizes []int64, res l2.StoreResult) {
+	var newKeys []kv.ObjectKey
+	var newSizes []int64
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	sizes := make([]int64, len(keys))
 	for i := range keys {
-		sizes[i] = -1
-		if s := e.index.Find(&keys[i]); s != 0 && e.held.At(s).held {
-			sizes[i] = e.held.At(s).size
+		if e.known(&keys[i]) == 0 {
+			newKeys, newSizes = append(newKeys, keys[i]), append(newSizes, sizes[i])
 		}
 	}
-	return sizes
+	e.mu.Unlock()
+	switch {
+	case res.Err == nil && res.Keys >= len(newKeys):
+		e.stored(keys, sizes)
+	case len(newKeys) > 0:
+		e.ask(newKeys, newSizes)
+	}
 }
 
-// Stored makes the keys known, and the most recent.
-func (e *l2Eviction) Stored(keys []kv.ObjectKey, sizes []int64) {
+// chained passes on which keys extend which, before the store has them.
+func (e *l2Eviction) chained(keys []kv.ObjectKey) {
+	p, ok := e.policy.(evict.Chainer)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.Chained(keys)
+}
+
+// loadDone takes the result of a load task: what was read is there, whoever put
+// it there.
+func (e *l2Eviction) loadDone(keys []kv.ObjectKey, sizes []int64, loaded kv.Bitmap) {
+	var read, newKeys []kv.ObjectKey
+	var newSizes []int64
+	e.mu.Lock()
+	for i := range keys {
+		switch {
+		case !loaded.Test(i):
+		case e.known(&keys[i]) == 0:
+			newKeys, newSizes = append(newKeys, keys[i]), append(newSizes, sizes[i])
+		default:
+			read = append(read, keys[i])
+		}
+	}
+	e.mu.Unlock()
+	e.accessed(read)
+	e.stored(newKeys, newSizes)
+}
+
+// known returns the slot of a key that the store has, 0 of another. The caller
+// holds mu.
+func (e *l2Eviction) known(k *kv.ObjectKey) uint32 {
+	if s := e.index.Find(k); s != 0 && e.held.At(s).held {
+		return s
+	}
+	return 0
+}
+
+// stored makes the keys known, and the most recent.
+func (e *l2Eviction) stored(keys []kv.ObjectKey, sizes []int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	slots := make([]uint32, len(keys))
 	for i := range keys {
-		s := e.index.Acquire(&keys[i])
-		h := e.held.At(s)
-		if h.held {
-			e.index.Release(s) // its reference is there already
+		s := e.known(&keys[i])
+		if s == 0 {
+			s = e.index.Acquire(&keys[i])
+			*e.held.At(s) = holding{held: true}
 		}
+		h := e.held.At(s)
 		e.account(&keys[i], sizes[i]-h.size)
-		*h = holding{sizes[i], true}
+		h.size = sizes[i]
 		slots[i] = s
 	}
 	e.policy.Created(slots)
+	if c, ok := e.policy.(evict.Chainer); ok {
+		c.Chained(keys)
+	}
 }
 
-// Accessed makes the keys the most recent.
-func (e *l2Eviction) Accessed(keys []kv.ObjectKey) {
+// accessed makes the keys the most recent.
+func (e *l2Eviction) accessed(keys []kv.ObjectKey) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	slots := make([]uint32, 0, len(keys))
 	for i := range keys {
-		if s := e.index.Find(&keys[i]); s != 0 && e.held.At(s).held {
+		if s := e.known(&keys[i]); s != 0 {
 			slots = append(slots, s)
 		}
 	}
 	e.policy.Touched(slots)
 }
 
-// Deleted forgets the keys.
-func (e *l2Eviction) Deleted(keys []kv.ObjectKey) {
+// deleted forgets the keys and returns the bytes that they took.
+func (e *l2Eviction) deleted(keys []kv.ObjectKey) (bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	slots := make([]uint32, 0, len(keys))
 	for i := range keys {
-		if s := e.index.Find(&keys[i]); s != 0 && e.held.At(s).held {
+		if s := e.known(&keys[i]); s != 0 {
+			bytes += e.held.At(s).size
 			e.account(&keys[i], -e.held.At(s).size)
 			*e.held.At(s) = holding{}
 			slots = append(slots, s)
@@ -247,6 +361,13 @@ func (e *l2Eviction) Deleted(keys []kv.ObjectKey) {
 	for _, s := range slots {
 		e.index.Release(s)
 	}
+	return bytes
+}
+
+// tell publishes that eviction removed keys from the store.
+func (e *l2Eviction) tell(keys []kv.ObjectKey) {
+	e.m.publishL2(event.L2KeysDeleted, e.adapter.index, keys)
+	e.m.publishL2(event.L2KeysEvicted, e.adapter.index, keys)
 }
 
 // account adds to the bytes of a key's salt.

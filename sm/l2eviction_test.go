@@ -62,14 +62,18 @@ func TestL2EvictionLeavesWhatIsLocked(t *testing.T) {
 	r.clk.Settle()
 	f.hold = true // loads do not complete
 	r.Clear(true)
-	if _, err := r.SubmitPrefetchTask(spec(keys(0), 1), "", false); err != nil {
+	if _, err := r.SubmitPrefetchTask(spec(keys(3), 1), "", false); err != nil {
 		t.Fatal(err)
 	}
 	r.clk.Settle()
-	if n := r.EvictL2Once(); n != 1 {
-		t.Errorf("%d keys went; want 1 of the two coldest, of which 0 is being loaded", n)
+	if n := r.EvictL2Once(); n != 0 {
+		t.Errorf("%d keys are known to be gone at once; want 0, as the store says of two only that one went", n)
 	}
-	r.expect("left", f.keys(), "0 2 3")
+	r.expect("left of the two coldest, of which 3 is being loaded", f.keys(), "0 1 3")
+	r.clk.Settle()
+	if n := r.EvictL2Once(); n != 1 {
+		t.Errorf("%d keys went; want 1", n)
+	}
 	f.hold = false
 	f.env.Notify()
 	r.clk.Settle()
@@ -103,7 +107,7 @@ func TestL2EvictionOfWhatWasThere(t *testing.T) {
 	if n := r.EvictL2Once(); n != 1 {
 		t.Errorf("%d keys went; want 1", n)
 	}
-	r.expect("left", f.keys(), "0 1 2")
+	r.expect("the oldest went", f.keys(), "1 2 3")
 }
 
 // TestEvictionSurvivesAPanic: in LMCache an exception in a cycle ends the
@@ -117,7 +121,7 @@ func TestEvictionSurvivesAPanic(t *testing.T) {
 	}
 	f.panics = ""
 	r.sleep(time.Second)
-	r.expect("the next cycle runs", f.keys(), "0 1 2")
+	r.expect("the next cycle runs, and begins with others", f.keys(), "0 2 3")
 }
 
 // Under IsolatedLRU a salt loses a share of its keys at the watermark of its
@@ -142,5 +146,55 @@ func TestL2Quotas(t *testing.T) {
 			t.Errorf("capacity %d: %d keys went; want 2 of alice's 4, none of bob's 3, both of the salt without a quota", capacity, n)
 		}
 		r.expect("left", sprint(r.L2BytesBySalt()), "map[alice:2097152 bob:3145728]")
+	}
+}
+
+// What somebody else put into the store becomes known when it is met: by a store
+// task that had nothing to write, by one that failed in part, by a load.
+func TestL2EvictionLearns(t *testing.T) {
+	for name, meet := range map[string]func(r stubRig, f *stubStore){
+		"store": func(r stubRig, _ *stubStore) { r.write(span(0, 4)) },
+		"failed store": func(r stubRig, f *stubStore) {
+			f.fails = true
+			r.write(span(0, 6))
+		},
+		"load": func(r stubRig, _ *stubStore) {
+			r.fetch(spec(span(0, 4), 1), false)
+			r.FinishReadPrefetched(span(0, 4), 1)
+		},
+	} {
+		f := &stubStore{capacity: 4}
+		r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU", "eviction_ratio": 0.5}`, nil)
+		f.order = span(0, 4)
+		if n := r.EvictL2Once(); n != 0 {
+			t.Errorf("%s: %d keys went that nobody knew of", name, n)
+		}
+		meet(r, f)
+		r.clk.Settle()
+		if n := r.EvictL2Once(); n != 2 {
+			t.Errorf("%s: %d keys went; want half of four", name, n)
+		}
+		r.expect(name+": the chain lost its tail", f.keys(), "0 1")
+		r.expect(name+": bytes", sprint(r.L2BytesBySalt()), "map[:2097152]")
+		if len(f.locks) != 0 {
+			t.Errorf("%s: lookups left locks: %v", name, f.locks)
+		}
+	}
+}
+
+// A store that is down for a while deletes nothing and finds nothing; when it is
+// back it is evicted from as before.
+func TestL2EvictionAfterAnOutage(t *testing.T) {
+	f := &stubStore{capacity: 4, found: span(0, 4)}
+	r := newStubRig(t, f, `"eviction": {"eviction_policy": "LRU", "eviction_ratio": 0.5}`, nil)
+	f.down = true
+	r.sleep(time.Minute)
+	if s := r.Stats(); s.L2EvictedKeys != 0 {
+		t.Errorf("%d keys went from a store that is down", s.L2EvictedKeys)
+	}
+	f.down = false
+	r.sleep(time.Second)
+	if s := r.Stats(); s.L2EvictedKeys != 2 || len(f.order) != 2 {
+		t.Errorf("%d keys went, %d are left; want 2 and 2", s.L2EvictedKeys, len(f.order))
 	}
 }

@@ -16,13 +16,19 @@ import (
 // locks until they lapse.
 //
 // Source: reference storage-manager.md, section 11, items 5 and 6.
+//
+// It tells the store's eviction of what stores and loads did, a task at a time: so
+// the policy sees keys in the order of the call, however the adapter goes about
+// them.
 type guard struct {
 	l2.Adapter
-	m *Manager
+	m        *Manager
+	eviction *l2Eviction
 
-	mu     sync.Mutex
-	lost   l2.TaskID        // how many submissions gave no task
-	failed []l2.StoreResult // not popped yet
+	mu     sync.Mutex              // guards all below
+	tasks  map[l2.TaskID]sizedKeys // of stores and loads that run, if there is a policy
+	lost   l2.TaskID               // how many submissions gave no task
+	failed []l2.StoreResult        // not popped yet
 }
 
 var errPanicked = errors.New("the adapter panicked")
@@ -39,6 +45,36 @@ func guarded[T any](g *guard, what string, instead func() T, call func() T) (out
 }
 
 func zero[T any]() (v T) { return v }
+
+// sizedKeys are the objects of a task.
+type sizedKeys struct {
+	keys  []kv.ObjectKey
+	sizes []int64
+}
+
+// note remembers the objects of a task for the eviction.
+func (g *guard) note(id l2.TaskID, objects []l2.Object) l2.TaskID {
+	if g.eviction.policy == nil {
+		return id
+	}
+	s := sizedKeys{make([]kv.ObjectKey, len(objects)), make([]int64, len(objects))}
+	for i, o := range objects {
+		s.keys[i], s.sizes[i] = o.Key, int64(len(o.Bytes))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tasks[id] = s
+	return id
+}
+
+// noted returns what note remembered, once.
+func (g *guard) noted(id l2.TaskID) (s sizedKeys, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s, ok = g.tasks[id]
+	delete(g.tasks, id)
+	return s, ok
+}
 
 // lose returns an id for a task that was not submitted. Adapters count from
 // below.
@@ -57,21 +93,26 @@ func (g *guard) isLost(id l2.TaskID) bool {
 }
 
 func (g *guard) SubmitStore(objects []l2.Object) l2.TaskID {
-	return guarded(g, "store", func() l2.TaskID {
+	return g.note(guarded(g, "store", func() l2.TaskID {
 		id := g.lose()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.failed = append(g.failed, l2.StoreResult{ID: id, Err: errPanicked})
 		return id
-	}, func() l2.TaskID { return g.Adapter.SubmitStore(objects) })
+	}, func() l2.TaskID { return g.Adapter.SubmitStore(objects) }), objects)
 }
 
 func (g *guard) PopStores() []l2.StoreResult {
 	done := guarded(g, "results of stores", zero, g.Adapter.PopStores)
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	done = append(done, g.failed...)
 	g.failed = nil
+	g.mu.Unlock()
+	for _, res := range done {
+		if s, ok := g.noted(res.ID); ok {
+			g.eviction.storeDone(s.keys, s.sizes, res)
+		}
+	}
 	return done
 }
 
@@ -80,7 +121,7 @@ func (g *guard) SubmitLookup(keys []kv.ObjectKey) l2.TaskID {
 }
 
 func (g *guard) SubmitLoad(objects []l2.Object) l2.TaskID {
-	return guarded(g, "load", g.lose, func() l2.TaskID { return g.Adapter.SubmitLoad(objects) })
+	return g.note(guarded(g, "load", g.lose, func() l2.TaskID { return g.Adapter.SubmitLoad(objects) }), objects)
 }
 
 func (g *guard) QueryLookup(id l2.TaskID) (kv.Bitmap, bool) {
@@ -88,7 +129,13 @@ func (g *guard) QueryLookup(id l2.TaskID) (kv.Bitmap, bool) {
 }
 
 func (g *guard) QueryLoad(id l2.TaskID) (kv.Bitmap, bool) {
-	return g.query(id, "result of a load", g.Adapter.QueryLoad)
+	bits, ok := g.query(id, "result of a load", g.Adapter.QueryLoad)
+	if ok {
+		if s, ok := g.noted(id); ok {
+			g.eviction.loadDone(s.keys, s.sizes, bits)
+		}
+	}
+	return bits, ok
 }
 
 // query ends a task that was lost, and one whose result cannot be had, with no

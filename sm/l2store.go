@@ -15,6 +15,7 @@ type adapter struct {
 	l2.Adapter
 	cfg      Adapter
 	index    int // in Manager.adapters
+	memory   kv.MemoryTag
 	tier     int // whose objects it gets, and where its objects are loaded
 	eviction l2Eviction
 
@@ -24,14 +25,14 @@ type adapter struct {
 
 // addAdapter connects to a store.
 func (m *Manager) addAdapter(c Adapter, opt Options) error {
-	a := &adapter{cfg: c, index: len(m.adapters)}
+	a := &adapter{cfg: c, index: len(m.adapters), memory: storeTag(c.Fields)}
 	a.tier = slices.IndexFunc(m.tiers, func(t *tier) bool { return t.cfg.Tag == c.AffinityTag })
 	if err := a.eviction.init(m, a); err != nil {
 		return err
 	}
 	t := m.tiers[a.tier]
 	store, err := opt.Adapters[c.Type].New([]byte(c.JSON), l2.Env{
-		Clock: m.clock, Log: m.log, NoPayload: opt.Memory == ScratchMemory, Listener: a.eviction.listener(),
+		Clock: m.clock, Log: m.log, NoPayload: opt.Memory == ScratchMemory, Found: a.eviction.found(),
 		Notify: func() {
 			t.store.task.Wake()
 			m.prefetch.task.Wake()
@@ -40,7 +41,7 @@ func (m *Manager) addAdapter(c Adapter, opt Options) error {
 	if err != nil {
 		return err
 	}
-	a.Adapter = &guard{Adapter: store, m: m}
+	a.Adapter = &guard{Adapter: store, m: m, eviction: &a.eviction, tasks: map[l2.TaskID]sizedKeys{}}
 	t.adapters = append(t.adapters, len(m.adapters))
 	m.adapters = append(m.adapters, a)
 	return nil
@@ -79,7 +80,16 @@ func (m *Manager) DeleteL2(i int, keys []kv.ObjectKey) (int, error) {
 	if i < 0 || i >= len(m.adapters) {
 		return 0, fmt.Errorf("no L2 adapter %d, there are %d", i, len(m.adapters))
 	}
-	return m.adapters[i].Delete(keys), nil
+	a := m.adapters[i]
+	n := a.Delete(keys)
+	if a.eviction.policy != nil {
+		if n == len(keys) {
+			a.eviction.deleted(keys)
+		} else {
+			a.eviction.ask(slices.Clone(keys), nil)
+		}
+	}
+	return n, nil
 }
 
 // survive is deferred around a cycle of eviction: a panic is logged, and the next

@@ -158,6 +158,7 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
 	}
+	m.tellChain(keys)
 	results, err := m.tiers.reserve(keys, layout, mode)
 	if err != nil {
 		m.tracer.Outcome(call, &trace.Outcome{Failed: true})
@@ -180,6 +181,17 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 		s.OOMBytes += n[l1.OutOfMemory] * bytes
 	})
 	return results, nil
+}
+
+// tellChain tells every tier and store whose policy wants to know it that the
+// keys stand in one call, each extending the one before it.
+func (m *Manager) tellChain(keys []kv.ObjectKey) {
+	for _, t := range m.tiers {
+		t.l1.Chained(keys)
+	}
+	for _, a := range m.adapters {
+		a.eviction.chained(keys)
+	}
 }
 
 // FinishWrite makes reserved objects readable and queues them for the stores
@@ -250,7 +262,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
 	p.call, p.session, p.submitNS = call, externalRequestID, h.SubmitNS
-	if skipL2 || len(m.adapters) == 0 {
+	if skipL2 || !m.hasStoreFor(spec.L2Tags) {
 		p.lockL1()
 		p.plan(p.inL1)
 		p.found = p.grid.needed(p.found) // so says LMCache of a request that asks no store

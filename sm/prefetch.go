@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type prefetch struct {
 	layouts []kv.Layout    // one a row
 	readers int
 	lock    kv.LockMode
+	usesL1  bool            // the request allows what L1 is made of
+	l2Tags  []kv.MemoryTag  // of the stores that it allows; nil for all
 	call    trace.CallToken // of the submission
 
 	session  string // external request id
@@ -69,7 +72,8 @@ type load struct {
 // newPrefetch starts a request: every resident key gets the request's locks.
 // It copies what it keeps of spec.
 func (m *Manager) newPrefetch(id int64, spec *kv.PrefetchSpec) *prefetch {
-	p := &prefetch{m: m, id: id, grid: newGrid(spec), readers: clampLocks(int(spec.Readers)), lock: spec.Lock}
+	p := &prefetch{m: m, id: id, grid: newGrid(spec), readers: clampLocks(int(spec.Readers)), lock: spec.Lock,
+		usesL1: allows(spec.L1Tags, l1Tag), l2Tags: slices.Clone(spec.L2Tags)}
 	p.keys = make([]kv.ObjectKey, 0, p.grid.cells())
 	for i := range spec.Groups {
 		p.keys = append(p.keys, spec.Groups[i].Keys...)
@@ -87,18 +91,17 @@ func (p *prefetch) lockL1() {
 	for t := range p.lockedNS {
 		p.lockedNS[t] = p.m.clock.Now()
 	}
-	p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
-	p.found = p.inL1
-	p.tellChains()
-}
-
-// tellChains shows L1 which keys extend which: a row is a prompt. It says so
-// again when more of them are there.
-func (p *prefetch) tellChains() {
-	for row := range p.grid.rows {
-		for _, t := range p.m.tiers {
-			t.l1.Chained(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
+	if p.usesL1 {
+		p.inL1, p.owner = p.m.tiers.lockResident(p.keys, p.readers)
+	} else { // what is loaded goes to L1 all the same, where there is not such an object already
+		p.inL1 = kv.NewBitmap(len(p.keys))
+		if len(p.m.tiers) > 1 {
+			p.owner = make([]int8, len(p.keys))
 		}
+	}
+	p.found = p.inL1
+	for row := range p.grid.rows {
+		p.m.tellChain(p.keys[row*p.grid.cols : (row+1)*p.grid.cols])
 	}
 }
 
@@ -199,7 +202,11 @@ func (p *prefetch) plan(found kv.Bitmap) {
 // submitLookups is step 2: all keys, also those found in L1, in every store.
 func (p *prefetch) submitLookups() {
 	for _, a := range p.m.adapters {
-		p.lookups = append(p.lookups, lookup{id: a.SubmitLookup(p.keys)})
+		l := lookup{done: true}
+		if allows(p.l2Tags, a.memory) {
+			l = lookup{id: a.SubmitLookup(p.keys)}
+		}
+		p.lookups = append(p.lookups, l)
 	}
 	if p.m.bus.Wants(event.L2LookupSubmitted) {
 		e := p.event(event.L2LookupSubmitted)
@@ -233,9 +240,6 @@ func (p *prefetch) reserve() {
 				}
 			}
 		}
-	}
-	if len(reserved) > 0 {
-		p.tellChains()
 	}
 	if !failed {
 		return
@@ -502,6 +506,9 @@ func (p *prefetch) takeLoads() bool {
 		l.done = true
 		adapter.loads.Add(-1)
 		adapter.loadBytes.Add(-p.bytes(l.cells))
+		if p.m.bus.Wants(event.L2KeysAccessed) {
+			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(l.cells))
+		}
 		adapter.Unlock(p.at(l.cells))
 		for j, c := range l.cells {
 			if bits.Test(j) {

@@ -139,6 +139,24 @@ func TestLeafLRULearns(t *testing.T) {
 	})
 }
 
+// TestLeafLRUOnStore: a store hears of chains before it gets the keys. Here a
+// prompt comes in two parts, of which LRU lets the first go first.
+func TestLeafLRUOnStore(t *testing.T) {
+	for policy, want := range map[string]string{"LRU": "2 3 4 5", "LeafLRU": "0 1 2 3"} {
+		f := &stubStore{capacity: 6}
+		r := newStubRig(t, f, `"eviction": {"eviction_policy": "`+policy+`", "eviction_ratio": 0.4}`, nil)
+		r.expect("nothing is there", r.fetch(spec(span(0, 6), 1), false), "......")
+		for _, list := range [][]kv.ObjectKey{span(0, 2), span(2, 6)} {
+			r.write(list)
+			r.clk.Settle()
+		}
+		if n := r.EvictL2Once(); n != 2 {
+			t.Errorf("%s: %d keys went; want 2", policy, n)
+		}
+		r.expect(policy, f.keys(), want)
+	}
+}
+
 // evicts checks which keys one cycle takes.
 func (r rig) evicts(ns ...int) {
 	r.t.Helper()

@@ -31,6 +31,7 @@ type simStore struct {
 
 	mu      sync.Mutex // guards all below
 	rng     *rand.Rand
+	used    int64
 	lastID  l2.TaskID
 	objects map[kv.ObjectKey][]byte
 	locks   map[kv.ObjectKey]int
@@ -86,6 +87,7 @@ func (s *simStore) SubmitStore(objects []l2.Object) l2.TaskID {
 				s.objects[o.Key] = append([]byte{}, o.Bytes...)
 				res.Keys++
 				res.Bytes += int64(len(o.Bytes))
+				s.used += int64(len(o.Bytes))
 			}
 		}
 		s.stores = append(s.stores, res)
@@ -168,6 +170,7 @@ func (s *simStore) Delete(keys []kv.ObjectKey) int {
 	n := 0
 	for _, k := range keys {
 		if s.objects[k] != nil && s.locks[k] == 0 {
+			s.used -= int64(len(s.objects[k]))
 			delete(s.objects, k)
 			n++
 		}
@@ -175,7 +178,12 @@ func (s *simStore) Delete(keys []kv.ObjectKey) int {
 	return n
 }
 
-func (s *simStore) Usage() l2.Usage { return l2.Usage{} }
+// Usage says how full the store is, of so many objects of the smaller layout.
+func (s *simStore) Usage() l2.Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l2.Usage{UsedBytes: s.used, CapacityBytes: int64(s.be.objects) * simLayouts[0].Bytes()}
+}
 
 // Close cancels what runs: no memory is touched afterwards.
 func (s *simStore) Close() error {

@@ -165,6 +165,9 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 	if res.Err != nil {
 		e.Count, e.Lost = 0, len(t.held)
 	}
+	if res.Err == nil && c.m.bus.Wants(event.L2KeysStored) {
+		c.m.publishL2(event.L2KeysStored, a.index, t.keys())
+	}
 	c.publishStore(e, a.index, t, uint64(res.ID))
 	if res.Err != nil {
 		if !errors.Is(res.Err, l2.ErrReported) {

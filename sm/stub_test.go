@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,8 @@ type stubStore struct {
 	panics   string // method
 	capacity int64  // objects
 	fails    bool   // stores fail
+	down     bool   // nothing is found, nothing deleted
+	loaded   int    // objects
 	hold     bool   // loads do not complete
 	lastID   l2.TaskID
 	stores   []l2.StoreResult
@@ -51,19 +54,17 @@ func (f *stubStore) kind() l2.Kind {
 		Check: func([]byte) error { return nil },
 		New: func(_ []byte, env l2.Env) (l2.Adapter, error) {
 			f.env, f.locks, f.results, f.loading = env, map[kv.ObjectKey]int{}, map[l2.TaskID]kv.Bitmap{}, map[l2.TaskID]bool{}
-			f.add(f.found)
+			f.order = slices.Clone(f.found)
+			if env.Found != nil {
+				sizes := make([]int64, len(f.found))
+				for i := range sizes {
+					sizes[i] = objectBytes
+				}
+				env.Found(f.found, sizes)
+			}
 			return f, nil
 		},
 	}
-}
-
-func (f *stubStore) add(keys []kv.ObjectKey) {
-	sizes := make([]int64, len(keys))
-	for i := range sizes {
-		sizes[i] = objectBytes
-	}
-	f.order = append(f.order, keys...)
-	f.env.Stored(keys, sizes)
 }
 
 func (f *stubStore) at(k kv.ObjectKey) int {
@@ -108,7 +109,7 @@ func (f *stubStore) SubmitStore(objects []l2.Object) l2.TaskID {
 	} else {
 		for _, o := range objects {
 			if f.at(o.Key) < 0 {
-				f.add([]kv.ObjectKey{o.Key})
+				f.order = append(f.order, o.Key)
 				res.Keys++
 				res.Bytes += objectBytes
 			}
@@ -132,7 +133,7 @@ func (f *stubStore) SubmitLookup(keys []kv.ObjectKey) l2.TaskID {
 	f.may("SubmitLookup")
 	id, found := f.task(), kv.NewBitmap(len(keys))
 	for i, k := range keys {
-		if f.at(k) >= 0 {
+		if f.at(k) >= 0 && !f.down {
 			f.locks[k]++
 			found.Set(i)
 		}
@@ -167,15 +168,11 @@ func (f *stubStore) Unlock(keys []kv.ObjectKey) {
 func (f *stubStore) SubmitLoad(objects []l2.Object) l2.TaskID {
 	f.may("SubmitLoad")
 	id, loaded := f.task(), kv.NewBitmap(len(objects))
-	var keys []kv.ObjectKey
 	for i, o := range objects {
 		if f.at(o.Key) >= 0 {
 			loaded.Set(i)
-			keys = append(keys, o.Key)
+			f.loaded++
 		}
-	}
-	if !f.hold {
-		f.env.Accessed(keys)
 	}
 	f.results[id], f.loading[id] = loaded, true
 	return id
@@ -188,15 +185,14 @@ func (f *stubStore) QueryLoad(id l2.TaskID) (kv.Bitmap, bool) {
 
 func (f *stubStore) Delete(keys []kv.ObjectKey) int {
 	f.may("Delete")
-	var gone []kv.ObjectKey
+	n := 0
 	for _, k := range keys {
-		if i := f.at(k); i >= 0 && f.locks[k] == 0 {
-			f.order = append(f.order[:i], f.order[i+1:]...)
-			gone = append(gone, k)
+		if i := f.at(k); i >= 0 && f.locks[k] == 0 && !f.down {
+			f.order = slices.Delete(f.order, i, i+1)
+			n++
 		}
 	}
-	f.env.Deleted(gone)
-	return len(gone)
+	return n
 }
 
 func (f *stubStore) Usage() l2.Usage {

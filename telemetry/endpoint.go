@@ -16,7 +16,7 @@ import (
 
 // ErrEndpoint is wrapped by the error of Start when the Prometheus endpoint
 // cannot be bound.
-var ErrEndpoint = errors.New("Prometheus endpoint")
+var ErrEndpoint = errors.New("metrics endpoint")
 
 // serve binds the Prometheus endpoint and answers on it until Close.
 func (t *Telemetry) serve() (err error) {

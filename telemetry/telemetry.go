@@ -138,7 +138,7 @@ func describe(res *resource.Resource) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "'%s': '%s'", a.Key, a.Value.Emit())
+		fmt.Fprintf(&b, "'%s': '%s'", a.Key, a.Value.String())
 	}
 	b.WriteByte('}')
 	return b.String()
@@ -156,7 +156,7 @@ func (t *Telemetry) startMetrics(res *resource.Resource) (err error) {
 		t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		reader, err := otelprometheus.New(otelprometheus.WithRegisterer(t.registry), otelprometheus.WithoutScopeInfo())
 		if err != nil {
-			return fmt.Errorf("Prometheus exporter: %w", err)
+			return fmt.Errorf("metrics exporter: %w", err)
 		}
 		options = append(options, metric.WithReader(reader))
 	}

@@ -29,6 +29,19 @@ type FrameWriter interface {
 	Close() error
 }
 
+// vulnerable is a FrameWriter whose file others can take away or cut while it is
+// written.
+type vulnerable interface {
+	// Deleted reports whether the file has no name any more.
+	Deleted() bool
+	// Left returns how many calls the file at path still has, after Close.
+	Left(path string) uint64
+}
+
+// ErrDeleted says that the file of a recording was deleted, or replaced, before
+// the recording ended.
+var ErrDeleted = errors.New("the file was deleted while it was recorded")
+
 // How the drain paces itself. It polls, since a producer should not pay for
 // telling it of every call; only one that finds a quarter of the ring in use
 // wakes it. So the longest sleep bounds how old the file may be, not how much the
@@ -38,12 +51,13 @@ const (
 	drainLastSleep  = 20 * time.Millisecond
 	drainBatchBytes = 64 << 10 // given back at once: the head's cache line moves as seldom
 	wallAnchorEvery = time.Second
+	lookEvery       = int64(time.Second) // for a file that was deleted
 )
 
-// drain moves calls from the ring to the file, in the ring's order. It has one
-// goroutine, which owns all of it but the counts.
+// drain moves calls from the ring to the file, in the order in which the reader
+// merges its shards. It has one goroutine, which owns all of it but the counts.
 type drain struct {
-	in     ringReader
+	in     *ringReader
 	ids    *ringIDs
 	out    FrameWriter
 	log    *slog.Logger
@@ -52,8 +66,8 @@ type drain struct {
 	args Args
 	spec kv.PrefetchSpec // memory for args.Spec
 
-	outcomes bool // calls may have outcomes
-	pending  pendingCalls
+	outcomes bool           // calls may have outcomes
+	pending  []pendingCalls // of each shard
 	outcome  ringOutcomeReader
 	ticks    *clock.Ticks // to be renewed; nil if the recorder has none
 
@@ -72,7 +86,18 @@ type drain struct {
 	lost         atomic.Uint64 // calls taken from the ring that could not be written
 	lostOutcomes atomic.Uint64 // outcomes, likewise
 
+	nextLook int64  // time of the next look whether the file is still there
+	path     string // of the file
+
 	done chan struct{} // closed when the goroutine ends
+}
+
+func newDrain(in *ringReader, ids *ringIDs, out FrameWriter, log *slog.Logger) *drain {
+	d := &drain{in: in, ids: ids, out: out, log: log, done: make(chan struct{}), pending: make([]pendingCalls, len(in.shards))}
+	for i := range d.pending {
+		d.pending[i].most = max(maxPendingCalls/len(d.pending), maxPendingCalls/8)
+	}
+	return d
 }
 
 // run drains the ring until it is closed and empty, then seals the file.
@@ -83,7 +108,10 @@ func (d *drain) run() {
 	defer timer.Stop()
 	for {
 		d.renewTicks()
-		tail := d.in.ring.tail.Load() // before the batch: what is in the ring now is all there is, if this says closed
+		if now := (clock.Real{}).Now(); now >= d.nextLook {
+			d.nextLook = now + lookEvery
+			d.look()
+		}
 		n, err := d.batch()
 		d.in.release()
 		if err != nil {
@@ -94,7 +122,7 @@ func (d *drain) run() {
 			sleep = drainFirstSleep
 			continue
 		}
-		if tail&ringClosed != 0 && d.in.pos == tail&^ringClosed {
+		if d.in.finished() {
 			d.seal()
 			return
 		}
@@ -114,9 +142,12 @@ func (d *drain) run() {
 // batch moves calls until the ring is empty or enough can be given back, and
 // returns how many. An error is the ring's; the file's are dealt with here.
 func (d *drain) batch() (n int, err error) {
-	limit := uint64(min(drainBatchBytes, len(d.in.ring.data)/4))
+	limit := uint64(min(drainBatchBytes, len(d.in.ring.shards[0].data)/4))
+	if err := d.in.look(); err != nil {
+		return 0, err
+	}
 	fault := mmapio.Guard(func() {
-		for d.in.unreleased() < limit {
+		for d.in.held < limit {
 			ok, nextErr := d.in.next()
 			if !ok {
 				err = nextErr
@@ -170,7 +201,7 @@ func (d *drain) call(f *ringFrame) {
 	d.stale = true
 	d.calls++
 	if d.outcomes {
-		d.pending.add(f.Pos, f.Seq)
+		d.pending[f.ID>>ringShardBits].add(f.ID, f.Seq)
 	}
 }
 
@@ -181,9 +212,15 @@ func (d *drain) takeOutcome(f *ringFrame) {
 		d.warn("trace recorder: an outcome is lost", err)
 		return
 	}
-	seq, ok := d.pending.take(d.outcome.call)
+	shard := d.outcome.call >> ringShardBits
+	if shard >= uint64(len(d.pending)) {
+		d.lostOutcomes.Add(1)
+		d.warn("trace recorder: an outcome is lost", errRingOutcome)
+		return
+	}
+	seq, ok := d.pending[shard].take(d.outcome.call)
 	if !ok {
-		if d.outcome.call < d.pending.forgotten {
+		if d.outcome.call < d.pending[shard].forgotten {
 			d.lostOutcomes.Add(1)
 		}
 		return // else the call is not in the file, and nor is its outcome
@@ -247,6 +284,24 @@ func (d *drain) wall(monoNS int64) int64 {
 	return d.anchorWall + (monoNS - d.anchorMono)
 }
 
+// look ends writing to a file that was deleted: it would be gone at the end, and
+// takes space until then.
+func (d *drain) look() {
+	if f, ok := d.out.(vulnerable); !ok || d.ended || !f.Deleted() {
+		return
+	}
+	d.outErr, d.ended = errors.Join(d.outErr, ErrDeleted), true
+	d.lost.Add(d.calls)
+	d.calls = 0
+	d.recorded.Store(0)
+	d.warn("trace recorder: its records are lost, and all that follow", ErrDeleted)
+	d.sync.stop()
+	d.sync = nil
+	if fault := mmapio.Guard(func() { d.out.Close() }); fault != nil {
+		return // it was cut, too
+	}
+}
+
 // renewTicks holds the counter that tells the times to the system's clock.
 func (d *drain) renewTicks() {
 	if d.ticks == nil || d.ticks.Now() < d.ticks.Due() {
@@ -265,11 +320,24 @@ func (d *drain) flush() {
 	}
 }
 
-// idle is run when the ring was found empty.
+// tellDrift has the file say how far the counter was off, the end included.
+func (d *drain) tellDrift() {
+	if f, ok := d.out.(interface{ Drift(time.Duration) }); ok && d.ticks != nil {
+		if err := d.ticks.Renew(); err != nil {
+			d.log.Warn("trace recorder: times at the end are off", "err", err)
+		}
+		f.Drift(d.ticks.Drift())
+	}
+}
+
+// idle is run when there was nothing to move.
 func (d *drain) idle() {
 	if fault := mmapio.Guard(func() {
-		d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
-		d.tellDrops()
+		// Not while there are calls that were made before the drops.
+		if dropped := d.in.ring.dropped.Load(); d.in.empty() {
+			d.in.noteDrops(dropped & (1<<32 - 1))
+			d.tellDrops()
+		}
 		d.flush()
 	}); fault != nil {
 		d.failed(fault)
@@ -279,17 +347,32 @@ func (d *drain) idle() {
 // seal ends the file. Where writing has ended it is tried all the same: what was
 // written then still gets its counts and its end, if there is room for them.
 func (d *drain) seal() {
+	d.look()
 	d.in.noteDrops(d.in.ring.dropped.Load() & (1<<32 - 1))
+	d.tellDrift()
 	syncErr := d.sync.stop()
 	var dropsErr, closeErr error
-	fault := mmapio.Guard(func() {
-		dropsErr = d.out.Drops(d.in.drops + d.lost.Load())
+	fault := mmapio.Guard(func() { dropsErr = d.out.Drops(d.in.drops + d.lost.Load()) })
+	closeFault := mmapio.Guard(func() {
 		d.out.LostOutcomes(d.in.ring.lostOutcomes.Load() + d.lostOutcomes.Load())
 		closeErr = d.out.Close()
 	})
-	if d.outErr == nil {
-		d.outErr = errors.Join(syncErr, dropsErr, closeErr, fault)
+	err := errors.Join(syncErr, dropsErr, closeErr, fault, closeFault)
+	if f, ok := d.out.(vulnerable); ok && ofFault(errors.Join(d.outErr, err)) {
+		// It was cut: what was there is lost, too.
+		left := min(f.Left(d.path), d.calls)
+		d.lost.Add(d.calls - left)
+		d.recorded.Store(left)
 	}
+	if d.outErr == nil {
+		d.outErr = err
+	}
+}
+
+// ofFault reports whether an error says that bytes of a file are gone.
+func ofFault(err error) bool {
+	var fault *mmapio.FaultError
+	return errors.As(err, &fault)
 }
 
 // abandon ends recording because the ring's memory was overwritten: there is no

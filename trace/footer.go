@@ -18,7 +18,12 @@ type footer struct {
 	timed        bool // the times in blocks are known
 	lostOutcomes uint64
 	outcomes     []OutcomeTotal // sorted by name
+	drift        clockDrift
 }
+
+// clockDrift is the largest difference to the system's clock that the recorder
+// has found; 0 is not known, else 1 ns more.
+type clockDrift uint64
 
 func (f *footer) append(b []byte) []byte {
 	le := binary.LittleEndian
@@ -64,6 +69,9 @@ func (f *footer) append(b []byte) []byte {
 		for _, c := range t.Counts {
 			b = binary.AppendUvarint(appendStr(b, c.Name), uint64(c.Keys))
 		}
+	}
+	if f.drift > 0 {
+		b = binary.AppendUvarint(b, uint64(f.drift))
 	}
 	return b
 }
@@ -118,6 +126,9 @@ func (f *footer) parseMore(c *cursor) {
 			t.Counts = append(t.Counts, NamedCount{string(c.str()), int64(c.uv())})
 		}
 		f.outcomes = append(f.outcomes, t)
+	}
+	if len(c.b) > 0 {
+		f.drift = clockDrift(c.uv())
 	}
 }
 

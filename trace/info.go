@@ -80,8 +80,10 @@ func (s *Summary) writeRecording(b *strings.Builder) {
 	}
 	line("started", "%s", time.Unix(0, h.WallStartNS).UTC().Format(time.RFC3339))
 	switch {
+	case s.ClockDriftKnown:
+		line("clock", "%s, at most %v off the system's, which was found; given up beyond %v", h.Clock, s.ClockDrift, h.ClockBound)
 	case h.ClockBound > 0:
-		line("clock", "%s, within %v of the system's", h.Clock, h.ClockBound)
+		line("clock", "%s, given up beyond %v off the system's", h.Clock, h.ClockBound)
 	case h.Clock != "":
 		line("clock", "%s", h.Clock)
 	}
@@ -201,7 +203,11 @@ func (s *Summary) JSON() any {
 	if h.Native {
 		j := &recordingJSON{
 			Release: h.Release, Recorder: h.Build, PID: h.PID, Host: h.Host, Bytes: s.Bytes, Blocks: s.Blocks, Sealed: s.Sealed,
+			Clock: h.Clock, ClockBoundNS: int64(h.ClockBound),
 			Lost: max(s.Lost, s.Dropped), DropRanges: []dropRangeJSON{},
+		}
+		if s.ClockDriftKnown {
+			j.ClockDriftNS = (*int64)(&s.ClockDrift)
 		}
 		for _, d := range s.DropRanges {
 			j.DropRanges = append(j.DropRanges, dropRangeJSON(d))
@@ -270,6 +276,9 @@ type recordingJSON struct {
 	Recorder      string                      `json:"recorder"`
 	PID           int                         `json:"pid"`
 	Host          string                      `json:"host"`
+	Clock         string                      `json:"clock,omitempty"`
+	ClockBoundNS  int64                       `json:"clock_bound_ns,omitempty"`
+	ClockDriftNS  *int64                      `json:"clock_drift_ns,omitempty"` // largest that was found
 	Bytes         int64                       `json:"size_bytes"`
 	Blocks        int64                       `json:"blocks"`
 	Sealed        bool                        `json:"sealed"`

@@ -57,6 +57,7 @@ func TestKilledRecorder(t *testing.T) {
 			BlockBytes: []int64{4 << 10, 0}[rnd.IntN(2)],
 			Drop:       rnd.IntN(4) == 0,
 			Seed:       rnd.Uint64(),
+			Procs:      1 << rnd.IntN(4),
 		}
 		switch moment := rnd.IntN(20); {
 		case moment == 0:
@@ -86,6 +87,7 @@ type killPlan struct {
 	Drop       bool // calls that find no room are dropped
 	Calls      int  // of each goroutine before Close; endless if 0
 	Seed       uint64
+	Procs      int // GOMAXPROCS of the child: shards of its ring
 
 	when  byte          // phase to wait for
 	grow  bool          // and then for the file to grow
@@ -178,7 +180,7 @@ func (p *killPlan) run(t *testing.T, sum map[string]int) error {
 	defer os.RemoveAll(ringDir)
 	path := filepath.Join(dir, "a.lct")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRecorder$")
-	cmd.Env = append(os.Environ(), "LMCACHE_KILL_CHILD="+dir, "LMCACHE_KILL_RING="+ringDir,
+	cmd.Env = append(os.Environ(), "LMCACHE_KILL_CHILD="+dir, "LMCACHE_KILL_RING="+ringDir, fmt.Sprintf("GOMAXPROCS=%d", p.Procs),
 		fmt.Sprintf("LMCACHE_KILL_PLAN=%d %d %d %t %d %d", p.Goroutines, p.RingBytes, p.BlockBytes, p.Drop, p.Calls, p.Seed))
 	cmd.Stderr = os.Stderr
 	phases, err := cmd.StdoutPipe()

@@ -143,6 +143,11 @@ type Summary struct {
 	Outcomes      int64          // of the records
 	OutcomeTotals []OutcomeTotal // sorted by name; sealed files only
 	LostOutcomes  int64          // of recorded calls; sealed files only
+
+	// ClockDrift is the largest difference between the clock of t_mono and the
+	// system's that the recorder found, if it is known.
+	ClockDrift      time.Duration
+	ClockDriftKnown bool
 }
 
 // DropRange says where a recorder lost calls.

@@ -60,7 +60,7 @@ type Options struct {
 	Build        string // which program recorded
 
 	RingDir   string   // folder of the ring file; shared memory if empty
-	RingBytes int      // of calls that the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
+	RingBytes int      // of calls that all shards of the ring can hold, rounded up to a power of two, at most 1 GiB; 8 MiB if zero
 	Overflow  Overflow // when the ring is full
 	// NoOutcomes leaves out what came of the calls.
 	NoOutcomes bool
@@ -89,6 +89,8 @@ const (
 	ringDefsBytes = 64 << 20
 	// headSpare is what a file's head gets beside the config JSON.
 	headSpare = 64 << 10
+	// endReserve is held back on the disk for the last drop notice and the footer.
+	endReserve = 64 << 10
 )
 
 func (o Options) withDefaults() (Options, error) {
@@ -179,7 +181,7 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 			shared.Close()
 		}
 	}()
-	r := newRecorder(shared.Bytes(), dataBytes, func(offset, n int) error {
+	r := newRecorder(shared.Bytes(), dataBytes, processorShards, func(offset, n int) error {
 		return shared.Allocate(int64(ringHeaderBytes+dataBytes+offset), int64(n))
 	}, opt)
 	r.path, r.shared = path, shared
@@ -207,7 +209,7 @@ func Create(path string, opt Options) (_ *Recorder, err error) {
 
 // newNative creates a native file.
 func (r *Recorder) newNative(path string, h *Header) (FrameWriter, error) {
-	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(h.ConfigJSON)})
+	file, err := mmapio.Create(path, mmapio.AppenderOptions{HeadBytes: headSpare + len(h.ConfigJSON), ReserveBytes: endReserve})
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +220,21 @@ func (r *Recorder) newNative(path string, h *Header) (FrameWriter, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// Deleted reports whether the file has no name any more.
+func (w *writer) Deleted() bool {
+	f, ok := w.f.(outputFile)
+	return ok && f.Deleted()
+}
+
+// Left returns how many calls the file at path still has, after Close: it may have
+// been cut meanwhile.
+func (w *writer) Left(path string) uint64 {
+	if s, err := SummarizeNative(path, nil); err == nil {
+		return uint64(s.Records)
+	}
+	return 0
 }
 
 // outputFile is the file that the writer gets. It says in the log when the file's
@@ -236,17 +253,27 @@ func (f outputFile) Sync() error {
 	return err
 }
 
-// newRecorder makes a recorder whose ring is in mem. It records once begin was
-// called.
-func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, opt Options) *Recorder {
+// processorShards asks newRecorder for as many shards as pay on this machine.
+const processorShards = -1
+
+// newRecorder makes a recorder whose ring is in mem, with as many shards beside
+// the common one. It records once begin was called.
+func newRecorder(mem []byte, dataBytes, shards int, allocate func(offset, n int) error, opt Options) *Recorder {
 	r := &Recorder{
-		ring:      newRing(mem, dataBytes, rand.Uint32()),
 		block:     opt.Overflow == OverflowBlock,
 		outcomes:  !opt.NoOutcomes,
 		syncEvery: opt.SyncInterval,
 		log:       opt.Log,
 	}
 	r.sim, _ = opt.Clock.(*clock.Virtual)
+	r.startClock()
+	if shards == processorShards {
+		shards = 0
+		if r.ordersShards() {
+			shards = ringShards(dataBytes, runtime.GOMAXPROCS(0))
+		}
+	}
+	r.ring = newRing(mem, dataBytes, shards, rand.Uint32())
 	r.defs = newRingDefs(mem[ringHeaderBytes+dataBytes:], r.ring.word(ringAtDefsTail), allocate)
 	for op := range r.ops {
 		if row := Op(op).Row(); row.Level == opt.Level {
@@ -255,6 +282,40 @@ func newRecorder(mem []byte, dataBytes int, allocate func(offset, n int) error, 
 		}
 	}
 	return r
+}
+
+// startClock finds out what tells the times.
+func (r *Recorder) startClock() {
+	if r.sim != nil {
+		return
+	}
+	ticks, err := clock.NewTicks()
+	if err != nil {
+		r.log.Debug("trace recorder: times are the system clock's", "reason", err)
+		return
+	}
+	r.ticks = ticks
+}
+
+// ordersShards reports whether times tell in which order a goroutine has made two
+// calls on different processors: to get from the one to the other it goes through
+// the scheduler, which takes many times as long as to read a clock (a hundred ns
+// and more). So they do where readings one behind the other mostly differ (a
+// counter may go in steps of 10 ns); not if time is simulated.
+func (r *Recorder) ordersShards() bool {
+	if r.sim != nil {
+		return false
+	}
+	const readings = 64
+	steps, last := 0, r.machineNow()
+	for range readings {
+		now := r.machineNow()
+		if now > last {
+			steps++
+		}
+		last = now
+	}
+	return steps >= readings/2
 }
 
 // header reads the clocks, which starts the recording's time.
@@ -281,11 +342,8 @@ func (r *Recorder) header(opt Options) Header {
 		return h
 	}
 	h.Clock = "system"
-	ticks, err := clock.NewTicks()
-	if err == nil {
-		r.ticks, h.Clock, h.ClockBound = ticks, "tsc", clock.TicksBound
-	} else {
-		r.log.Debug("trace recorder: times are the system clock's", "reason", err)
+	if r.ticks != nil {
+		h.Clock, h.ClockBound = "tsc", clock.TicksBound
 	}
 	r.start, h.WallStartNS = r.machineNow(), clock.Real{}.Wall()
 	return h
@@ -293,14 +351,9 @@ func (r *Recorder) header(opt Options) Header {
 
 // begin starts the drain and opens the gate.
 func (r *Recorder) begin(out FrameWriter, h *Header) {
-	r.drain = &drain{
-		in:       ringReader{ring: r.ring},
-		ids:      newRingIDs(r.defs.mem, r.defs.tail),
-		out:      out,
-		log:      r.log,
-		done:     make(chan struct{}),
-		outcomes: r.outcomes,
-	}
+	r.drain = newDrain(newRingReader(r.ring, func() int64 { return r.machineNow() - r.start }), newRingIDs(r.defs.mem, r.defs.tail), out, r.log)
+	r.drain.outcomes = r.outcomes
+	r.drain.path = r.path
 	if r.sim == nil {
 		r.drain.ticks = r.ticks
 		r.drain.anchor = r.anchor
@@ -319,82 +372,124 @@ func (r *Recorder) On() bool { return r != nil && r.on.Load() }
 
 // Call records one call of op, made now, with the arguments a, which it copies.
 // It allocates nothing. With OverflowDrop it never waits: where the ring has no
-// room the call is dropped and counted. A call longer than half the ring is
-// dropped in either mode. After Close it does nothing. The token is for Outcome.
+// room the call is dropped and counted. A call longer than a quarter of the ring
+// is dropped in either mode. After Close it does nothing. The token is for Outcome.
 //
 //go:nosplit
 func (r *Recorder) Call(op Op, a *Args) (t CallToken) {
 	if !r.On() || op >= numOps || r.ops[op] == nil {
 		return t
 	}
-	if shape := &r.shapes[op]; shape.plain && r.sim == nil {
-		mono := r.machineNow() - r.start
-		if pos, ok := r.callOneRun(op, shape, a, mono); ok {
-			return r.token(op, pos, mono)
+	if shape := &r.shapes[op]; shape.keysFirst && r.sim == nil {
+		if t, ok := r.callOneRun(op, shape, a); ok {
+			return t
 		}
-		return r.call(op, a, mono, 0)
 	}
-	mono, wall := r.now()
-	return r.call(op, a, mono, wall)
+	return r.call(op, a)
 }
 
-// token returns what Outcome needs to find the call at pos of the ring.
+// token returns what Outcome needs to find the call at a place of the ring.
 //
 //go:nosplit
-func (r *Recorder) token(op Op, pos uint64, mono int64) (t CallToken) {
+func (r *Recorder) token(op Op, id uint64, monoNS int64) (t CallToken) {
 	if r.outcomes {
-		t = CallToken{at: pos + 1, monoNS: mono, op: op}
+		t = CallToken{at: id + 1, monoNS: monoNS, op: op}
 	}
 	return t
 }
 
 // callOneRun records a call whose keys differ in the hash only, as nearly all
 // do, and walks over them once: it takes room for one run, and finds out while it
-// copies. ok is false where the call is not recorded yet: it is another
-// kind of call, needs a definition, or there is no room.
+// copies. ok is false where the call is not recorded yet: it is another kind of
+// call, needs a definition, or there is no room.
 //
 // From here down nothing checks the stack, since that is where the scheduler
 // would take the processor away, within a call and at the worst time for the
 // drain.
 //
 //go:nosplit
-func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args, mono int64) (pos uint64, ok bool) {
+func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok bool) {
 	g, keys := r.ring, a.Keys
-	n := ringFrameBytes + shape.bytes
-	if shape.keys && len(keys) > 0 {
-		first, last := &keys[0], &keys[len(keys)-1]
-		if !sameContext(first, last) || len(keys) > 2 && !sameContext(first, &keys[1]) || !r.defs.scopes.has(uint32(first.Scope)) {
-			return 0, false
+	if len(keys) == 0 {
+		return t, false
+	}
+	first, last := &keys[0], &keys[len(keys)-1]
+	if last.Rank != first.Rank || last.Group != first.Group || !r.defs.scopes.has(uint32(first.Scope)) ||
+		shape.layout && !r.defs.layouts.has(uint32(a.Layout)) {
+		return t, false
+	}
+	const front = ringFrameBytes + 8 + ringRunBytes
+	n := uint64(front + len(keys)*kv.MaxHash + 8*len(shape.words))
+	var s *shard
+	var pos uint64
+	var mono int64
+	pinned := false
+	if cpu := mmapio.Pin(); cpu < len(g.shards)-1 && g.open.Load() {
+		s = &g.shards[cpu]
+		pos = s.tail.Load()
+		if off := pos & s.mask; pos+n-s.head.Load() <= uint64(len(s.data)) && off+n <= uint64(len(s.data)) {
+			mmapio.Publish(s.tail, pos+n)
+			pinned = true
+		} else {
+			pos, pinned = s.claimPinned(n)
 		}
-		n += ringRunBytes + len(keys)*kv.MaxHash
 	}
-	if shape.layout && !r.defs.layouts.has(uint32(a.Layout)) || n > g.maxFrame() {
-		return 0, false
-	}
-	pos = g.tail.Load()
-	if used := pos + uint64(n) - g.head.Load(); pos&ringClosed != 0 || used > uint64(len(g.data)) ||
-		pos&g.mask+uint64(n) > uint64(len(g.data)) || !g.tail.CompareAndSwap(pos, pos+uint64(n)) {
-		var state claimState
-		if pos, state = g.claim(n); state != claimDone {
-			return 0, false
+	if pinned {
+		if r.ticks != nil {
+			mono = r.ticks.Now() - r.start
+		} else {
+			mono = r.now()
 		}
-	} else if used > g.mark && g.asleep.Load() {
-		g.nudge()
+	} else {
+		mmapio.Unpin()
+		s = g.common()
+		if pos, mono, ok = r.claimCommon(n); !ok {
+			return t, false
+		}
 	}
-	b := g.frame(pos, n)
-	putRingWord(b, 8, uint64(mono))
-	putRingWord(b, 16, g.dropped.Load()&(1<<32-1)|uint64(op)<<32)
+	off := pos & s.mask
+	b := s.data[off : off+n : off+n]
+	h := (*[front]byte)(b)
+	putRingWord(h[:], 8, uint64(mono))
+	putRingWord(h[:], 16, g.dropped.Load()&(1<<32-1)+uint64(op)<<32)
+	putRingWord(h[:], 24, uint64(len(keys))+1<<32)
+	putRingWord(h[:], 32, uint64(len(keys))+uint64(first.HashLen)<<32)
+	putRingWord(h[:], 40, uint64(first.Scope)+uint64(first.Group)<<32)
+	putRingWord(h[:], 48, first.Rank)
+	hashes := mmapio.Blocks(b[front:], len(keys))
+	var diff uint64
+	if len(keys) == 1 {
+		hashes[0] = first.Hash
+	} else {
+		diff = copyHashes(hashes, keys)
+	}
+	if len(shape.words) > 0 {
+		putWords(b[front+len(keys)*kv.MaxHash:], shape.words, a)
+	}
 	kind := uint64(ringCall)
-	if !putOneRun(b[ringFrameBytes:], shape.args, a) {
+	if diff != 0 {
 		kind = ringPad
 	}
-	g.commit(pos, uint64(n), kind)
+	mmapio.Publish(mmapio.Uint64(b, 0), s.tag(pos)|n|kind)
+	if pinned {
+		mmapio.Unpin()
+	}
+	s.committed(pos + n)
 	runtime.KeepAlive(r) // and with it the ring's mapping
-	return pos, kind == ringCall
+	return r.token(op, s.id|pos, mono), diff == 0
+}
+
+// claimCommon claims from the common shard, where the clock is read before.
+//
+//go:nosplit
+func (r *Recorder) claimCommon(n uint64) (pos uint64, monoNS int64, ok bool) {
+	monoNS = r.now()
+	pos, state := r.ring.common().claim(int(n))
+	return pos, monoNS, state == claimDone
 }
 
 // call records any call.
-func (r *Recorder) call(op Op, a *Args, mono, wall int64) (t CallToken) {
+func (r *Recorder) call(op Op, a *Args) (t CallToken) {
 	header, kind := ringFrameBytes, uint64(ringCall)
 	if r.sim != nil {
 		header, kind = ringFrameBytes+8, ringCallWall
@@ -402,40 +497,89 @@ func (r *Recorder) call(op Op, a *Args, mono, wall int64) (t CallToken) {
 	args := r.ops[op]
 	n, runs, known := ringArgsSize(args, a, r.defs)
 	if n += header; n > r.ring.maxFrame() || !known && r.defs.define(a) != nil {
-		r.drop()
+		r.drop(r.ring.common())
 		return t
 	}
-	pos, state := r.ring.claim(n)
-	if state == claimFull && r.block {
-		pos, state = r.ring.claimWait(n)
-	}
+	p, state := r.take(n)
 	if state != claimDone {
 		if state == claimFull {
-			r.drop()
+			r.drop(p.shard)
 		}
 		return t
 	}
-	b := r.ring.frame(pos, n)
-	putRingWord(b, 8, uint64(mono))
+	b := p.frame(p.pos, n)
+	putRingWord(b, 8, uint64(p.monoNS))
 	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1)|uint64(op)<<32)
 	if kind == ringCallWall {
-		putRingWord(b, 24, uint64(wall))
+		putRingWord(b, 24, uint64(r.sim.Wall()))
 	}
 	putRingArgs(b[header:], args, a, runs)
-	r.ring.commit(pos, uint64(n), kind)
+	r.put(p, n, kind)
 	runtime.KeepAlive(r) // and with it the ring's mapping
-	return r.token(op, pos, mono)
+	return r.token(op, p.id|p.pos, p.monoNS)
 }
 
-// now returns the time since the start. The Unix time is given on a virtual clock
-// only: else the drain reckons it.
+// place is a claimed frame. It is small enough to be kept in registers.
+type place struct {
+	*shard
+	pos    uint64
+	monoNS int64 // when it was claimed
+	pinned bool  // the caller is, until put
+}
+
+// take claims n bytes, at most maxFrame, where there is room: the processor's
+// own shard is tried first. The caller must write the frame and put it, without
+// anything in between that could block. With OverflowBlock it waits for room in
+// the common shard. Where there is none the place says whose room was missing.
+func (r *Recorder) take(n int) (p place, state claimState) {
+	g := r.ring
+	own := g.common()
+	if last := len(g.shards) - 1; last > 0 {
+		cpu := mmapio.Pin()
+		if cpu < last && n <= g.shards[cpu].maxFrame() && g.open.Load() {
+			own = &g.shards[cpu]
+			if pos, ok := own.claimPinned(uint64(n)); ok {
+				return place{own, pos, r.now(), true}, claimDone
+			}
+		}
+		mmapio.Unpin()
+	}
+	mono := r.now()
+	pos, state := g.common().claim(n)
+	switch {
+	case state != claimFull:
+		return place{g.common(), pos, mono, false}, state
+	case r.block:
+		return r.takeWait(n)
+	}
+	return place{own, 0, 0, false}, claimFull
+}
+
+// takeWait takes n bytes of the common shard when there is room.
+func (r *Recorder) takeWait(n int) (p place, state claimState) {
+	var mono int64
+	s := r.ring.common()
+	pos, state := s.claimWait(n, func() { mono = r.now() })
+	return place{s, pos, mono, false}, state
+}
+
+// put commits the frame of n bytes at p.
+func (r *Recorder) put(p place, n int, kind uint64) {
+	p.commit(p.pos, uint64(n), kind)
+	if p.pinned {
+		mmapio.Unpin()
+	}
+	p.committed(p.pos + uint64(n))
+}
+
+// now returns the time since the start.
 //
 //go:nosplit
-func (r *Recorder) now() (monoNS, wallNS int64) {
+func (r *Recorder) now() int64 {
 	if r.sim == nil {
-		return r.machineNow() - r.start, 0
+		return r.machineNow() - r.start
 	}
-	return max(r.sim.Now()-r.start, 0), r.sim.Wall()
+	return max(r.sim.Now()-r.start, 0)
 }
 
 //go:nosplit
@@ -460,9 +604,11 @@ func (r *Recorder) anchor() (monoNS, wallNS int64) {
 	return monoNS, wallNS
 }
 
-// drop counts a call that was made and is not recorded.
-func (r *Recorder) drop() {
+// drop counts a call that was made and is not recorded, and the shard that had no
+// room for it.
+func (r *Recorder) drop(s *shard) {
 	if r.on.Load() {
+		s.dropped.Add(1)
 		r.ring.dropped.Add(1)
 	}
 }
@@ -500,6 +646,11 @@ func (r *Recorder) close() error {
 		// header with its closed tail.
 		r.shared.Discard(ringHeaderBytes, int64(len(r.shared.Bytes())-ringHeaderBytes))
 		err = errors.Join(err, r.shared.Remove())
+	}
+	for i := range r.ring.shards {
+		if n := r.ring.shards[i].dropped.Load(); n > 0 {
+			r.log.Debug("trace recorder: a shard of the ring had no room for all calls", "shard", i, "of", len(r.ring.shards), "bytes", len(r.ring.shards[i].data), "calls", n)
+		}
 	}
 	if dropped := r.Stats().Dropped; dropped > 0 {
 		r.log.Warn(fmt.Sprintf("trace recorder closed; %d record(s) dropped", dropped))

@@ -105,7 +105,7 @@ func heapRecorder(opt Options) (r *Recorder, start func(out FrameWriter)) {
 		panic(err)
 	}
 	data, all := ringLayout(opt.RingBytes, 1<<20)
-	r = newRecorder(make([]byte, all), data, nil, opt)
+	r = newRecorder(make([]byte, all), data, processorShards, nil, opt)
 	h := r.header(opt)
 	return r, func(out FrameWriter) { r.begin(out, &h) }
 }
@@ -199,7 +199,7 @@ func TestFullRingDropsAndProvesIt(t *testing.T) {
 	start(out)
 	const after = 10
 	for i := range after {
-		for r.ring.tail.Load()-r.ring.head.Load() > 2048 {
+		for r.ring.common().tail.Load()-r.ring.common().head.Load() > 2048 {
 			runtime.Gosched()
 		}
 		r.Call(OpFinishWrite, oneKey(before+i))
@@ -419,7 +419,7 @@ func TestWriteFailure(t *testing.T) {
 func TestOverwrittenRingEndsRecording(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	r, start := heapRecorder(Options{RingBytes: 1 << 12})
-	mmapio.Uint64(r.ring.data, 0).Store(12345)
+	mmapio.Uint64(r.ring.common().data, 0).Store(12345)
 	out := &keeper{}
 	start(out)
 	<-r.drain.done

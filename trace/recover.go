@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/lmcache/lmcache-go/mmapio"
@@ -20,7 +21,6 @@ type DeadRing struct {
 	ring *ring // without the parts that change it
 	defs []byte
 	from ringNote
-	end  uint64 // position behind the last claim
 
 	// Of the recorder; they tell whose ring it is.
 	pid                      int
@@ -29,8 +29,11 @@ type DeadRing struct {
 }
 
 // ringNote is where the consumer stood when it last gave memory back: everything
-// before pos is in the trace file.
-type ringNote struct{ pos, frames, drops uint64 }
+// before the positions is in the trace file.
+type ringNote struct {
+	frames, drops uint64
+	pos           []uint64 // of each shard
+}
 
 // RecoverRing opens the ring file at path. It returns an error that wraps
 // mmapio.ErrInUse while its recorder lives. The caller must Close the ring.
@@ -61,23 +64,28 @@ func newDeadRing(path string, mem []byte, guard func(func()) error) (d *DeadRing
 
 // attach reads the header of mem, of which nothing is believed.
 func (d *DeadRing) attach(mem []byte) error {
-	if len(mem) < ringHeaderBytes || string(mem[ringAtMagic:ringAtMagic+len(ringMagic)]) != ringMagic {
+	if len(mem) < ringV1HeaderBytes || string(mem[ringAtMagic:ringAtMagic+len(ringMagic)]) != ringMagic {
 		return fmt.Errorf("no ring of a trace recorder")
 	}
-	r := &ring{header: mem[:ringHeaderBytes:ringHeaderBytes]}
-	if v := r.word(ringAtVersion).Load(); v != ringVersion|ringHeaderBytes<<32 {
-		return fmt.Errorf("version %d with a header of %d bytes; this build reads %d with %d", v&math.MaxUint32, v>>32, ringVersion, ringHeaderBytes)
+	r := &ring{header: mem[:ringV1HeaderBytes:ringV1HeaderBytes]}
+	v := r.word(ringAtVersion).Load()
+	version, header := v&math.MaxUint32, v>>32
+	if v != 1|ringV1HeaderBytes<<32 && v != ringVersion|ringHeaderBytes<<32 || header > uint64(len(mem)) {
+		return fmt.Errorf("version %d with a header of %d bytes; this build reads 1 with %d and %d with %d", version, header, ringV1HeaderBytes, ringVersion, ringHeaderBytes)
 	}
-	data, defs, left := r.word(ringAtDataBytes).Load(), r.word(ringAtDefsBytes).Load(), uint64(len(mem)-ringHeaderBytes)
+	r.header = mem[:header:header]
+	data, defs, left := r.word(ringAtDataBytes).Load(), r.word(ringAtDefsBytes).Load(), uint64(len(mem))-header
 	if data < minRingDataBytes || data > maxRingDataBytes || data&(data-1) != 0 || data > left || defs > left-data {
 		return fmt.Errorf("damaged header: %d bytes of data and %d of definitions in a file of %d", data, defs, len(mem))
 	}
-	r.data = mem[ringHeaderBytes : ringHeaderBytes+data : ringHeaderBytes+data]
-	d.defs = mem[ringHeaderBytes+data : ringHeaderBytes+data+defs : ringHeaderBytes+data+defs]
-	r.mask = data - 1
+	shards := r.word(ringAtShards).Load()
+	if shards > maxRingShards || shards&(shards-1) != 0 || shards > 0 && (version == 1 || data/2/shards < minRingDataBytes) {
+		return fmt.Errorf("damaged header: %d bytes of data in %d shards", data, shards)
+	}
+	d.defs = mem[header+data : header+data+defs : header+data+defs]
 	r.nonce = uint32(r.word(ringAtNonce).Load())
-	r.tail, r.head = r.word(ringAtTail), r.word(ringAtHead)
 	r.dropped, r.lostOutcomes = r.word(ringAtDropped), r.word(ringAtLostOutcomes)
+	r.split(mem[header:header+data:header+data], int(shards), version == 1)
 	d.ring = r
 
 	d.pid = int(r.word(ringAtPID).Load())
@@ -85,25 +93,48 @@ func (d *DeadRing) attach(mem []byte) error {
 	if n := r.word(ringAtPathBytes).Load(); n <= ringMaxPath {
 		d.tracePath = string(mem[ringAtPath : ringAtPath+n])
 	}
-	head := r.head.Load()
-	d.end = r.tail.Load() &^ ringClosed
-	d.from = r.note()
-	// A note is made before the head moves, and a claim needs room behind the
+	d.from = r.note(version == 1)
+	if max(d.from.frames, d.from.drops) >= maxCalls {
+		return fmt.Errorf("damaged header: %d calls read, %d dropped", d.from.frames, d.from.drops)
+	}
+	// A note is made before the heads move, and a claim needs room behind the
 	// head: whatever the moment of death, these hold.
-	if max(d.from.frames, d.from.drops) >= maxCalls || d.from.pos < head || d.from.pos > d.end || d.end-head > data || (d.from.pos|d.end|head)&7 != 0 {
-		return fmt.Errorf("damaged header: read up to %d, noted %d, claimed up to %d of %d bytes", head, d.from.pos, d.end, data)
+	for i := range r.shards {
+		s := &r.shards[i]
+		head, end, from := s.head.Load(), s.tail.Load()&^ringClosed, d.from.pos[i]
+		if from < head || from > end || end-head > uint64(len(s.data)) || (from|end|head)&7 != 0 || end > ringPosMask {
+			return fmt.Errorf("damaged header: shard %d read up to %d, noted %d, claimed up to %d of %d bytes", i, head, from, end, len(s.data))
+		}
 	}
 	return nil
 }
 
 // note returns the later one of the consumer's two notes; the zero note if none
 // is whole, as before the first.
-func (r *ring) note() (last ringNote) {
+func (r *ring) note(v1 bool) ringNote {
+	last := ringNote{pos: make([]uint64, len(r.shards))}
+	read := uint64(0) // bytes, by the last one
 	for slot := range 2 {
-		at := ringAtConsumed + slot*ringSlotBytes
-		n := ringNote{r.word(at).Load(), r.word(at + 8).Load(), r.word(at + 16).Load()}
-		if r.word(at+24).Load() == slotCheck(n.pos, n.frames, n.drops) && n.pos > last.pos {
-			last = n
+		n := ringNote{pos: make([]uint64, len(r.shards))}
+		var check, sum uint64
+		if v1 {
+			at := ringV1AtConsumed + slot*32
+			n.pos[0], n.frames, n.drops, check = r.word(at).Load(), r.word(at+8).Load(), r.word(at+16).Load(), r.word(at+24).Load()
+			sum = slotCheckV1(n.pos[0], n.frames, n.drops)
+		} else {
+			at := ringAtConsumed + slot*ringSlotBytes
+			n.frames, n.drops, check = r.word(at).Load(), r.word(at+8).Load(), r.word(at+16).Load()
+			for i := range n.pos {
+				n.pos[i] = r.word(at + ringSlotPos + 8*i).Load()
+			}
+			sum = slotCheck(n.frames, n.drops, n.pos)
+		}
+		all := uint64(0)
+		for _, pos := range n.pos {
+			all += pos
+		}
+		if check == sum && all > read {
+			last, read = n, all
 		}
 	}
 	return last
@@ -132,7 +163,7 @@ func (d *DeadRing) firstSeq() uint64 { return d.from.frames + d.from.drops }
 // them: those numbered firstSeq or higher.
 func (d *DeadRing) records() (n int64, err error) {
 	err = d.guard(func() {
-		for c := d.reader(); c.next(); {
+		for c := d.reader(); c.nextDead(); {
 			if !c.frame.IsOutcome {
 				n++
 			}
@@ -150,76 +181,33 @@ func (d *DeadRing) Close() error {
 	return d.mapping.Close()
 }
 
-// deadReader reads the frames of a dead ring from the last note on. Nothing is
-// ever given back.
-type deadReader struct {
-	ringReader
-	end   uint64
-	holes int64 // places that were claimed and never committed
-	bad   int64 // places where something stands that is no frame
+// reader reads the frames of a dead ring from the last note on. Nothing is ever
+// given back. A producer that was killed between claim and commit left a hole,
+// whose length nobody knows.
+func (d *DeadRing) reader() *ringReader {
+	c := newRingReader(d.ring, nil)
+	c.dead, c.frames, c.drops = true, d.from.frames, d.from.drops
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.pos, s.released = d.from.pos[i], d.from.pos[i]
+		s.end = s.tail.Load() &^ ringClosed
+	}
+	return c
 }
 
-func (d *DeadRing) reader() *deadReader {
-	return &deadReader{ringReader: ringReader{
-		ring: d.ring, pos: d.from.pos, released: d.from.pos, frames: d.from.frames, drops: d.from.drops,
-	}, end: d.end}
-}
-
-// next reads the next committed frame. A producer that was killed
-// between claim and commit left a hole, whose length nobody knows: the next
-// frame is where a commit word has the tag of just its position.
-func (c *deadReader) next() bool {
-	for c.pos < c.end {
-		ok, err := c.ringReader.next()
-		switch {
-		case ok:
-			return true
-		case c.pos >= c.end:
-			return false
-		case err != nil:
-			c.bad++
-			c.frames++ // a call, most likely
-		default:
-			c.holes++
-		}
-		for c.pos < c.end && !c.committed() {
-			c.pos += 8
-		}
+// nextDead is next for a dead ring, in which nothing is wrong but counted.
+func (c *ringReader) nextDead() bool {
+	if !c.fresh {
+		c.fresh = true
+		_ = c.look()
 	}
-	return false
-}
-
-// committed reports whether a frame stands at pos. Bytes that a producer left in
-// a hole pass for one with a probability of 2^-32 a word at most: the tag has a
-// nonce that is nowhere else.
-func (c *deadReader) committed() bool {
-	r, off := c.ring, c.pos&c.ring.mask
-	word := mmapio.Uint64(r.data, int(off)).Load()
-	if word&^(1<<32-1) != r.tag(c.pos) {
-		return false
-	}
-	n := word & (1<<32 - 1) &^ ringKindMask
-	if n > c.end-c.pos || off+n > uint64(len(r.data)) {
-		return false
-	}
-	switch word & ringKindMask {
-	case ringPad:
-		return n >= 8
-	case ringCall:
-		return n >= ringFrameBytes
-	case ringCallWall:
-		return n >= ringFrameBytes+8
-	case ringOutcome:
-		return n >= ringOutcomeBytes
-	case ringOutcomeWall:
-		return n >= ringOutcomeBytes+8
-	}
-	return false
+	ok, _ := c.next()
+	return ok
 }
 
 // syncDrops takes over what the drain knew of drops when the next call was to get
 // the number seq: it may have heard of them before a frame told so.
-func (c *deadReader) syncDrops(seq uint64) {
+func (c *ringReader) syncDrops(seq uint64) {
 	if seq > c.frames {
 		c.drops = max(c.drops, min(seq-c.frames, c.ring.dropped.Load()))
 	}
@@ -234,7 +222,7 @@ type lastFrame struct {
 	// outcomes of such calls, by number. An earlier call's number is no longer
 	// known to the ring: what it says of the outcome must do.
 	outcomes    map[uint64]bool
-	oldOutcomes map[movedOutcome]bool // behind the last earlier call
+	oldOutcomes map[movedOutcome]int // behind the last earlier call; how many are alike
 }
 
 // movedCall is a call of the trace file that is still in the ring.
@@ -266,14 +254,19 @@ func (f *lastFrame) outcome(d *DeadRing, o *OutcomeRecord) {
 	switch {
 	case d == nil || len(f.outcomes)+len(f.oldOutcomes) >= d.mostFrames():
 	case o.Seq < d.firstSeq():
-		f.oldOutcomes[movedOutcome{o.Op, o.MonoNS, o.DurationNS}] = true
+		f.oldOutcomes[movedOutcome{o.Op, o.MonoNS, o.DurationNS}]++
 	default:
 		f.outcomes[o.Seq] = true
 	}
 }
 
 // mostFrames returns how many frames fit the ring.
-func (d *DeadRing) mostFrames() int { return len(d.ring.data) / ringFrameBytes }
+func (d *DeadRing) mostFrames() (n int) {
+	for i := range d.ring.shards {
+		n += len(d.ring.shards[i].data) / ringFrameBytes
+	}
+	return n
+}
 
 // RingRecovery says what a ring gave.
 type RingRecovery struct {
@@ -286,44 +279,108 @@ type RingRecovery struct {
 	Err          error // why nothing, or not all, could be read
 }
 
+// moved finds the calls of the file in the ring: the numbers that they have
+// there by the ids of their frames, and how far the recorder had read each shard
+// for them. It was the recorder's clock that told in which order to read the
+// shards, as it stood: so the calls are known by operation and time, in the order
+// of the merge where those are equal.
+func (d *DeadRing) moved(file *lastFrame) (seqs map[uint64]uint64, upTo []uint64) {
+	type call struct {
+		op     Op
+		monoNS int64
+	}
+	known := make(map[call][]uint64, len(file.calls))
+	for _, m := range file.calls {
+		at := call{m.op, m.monoNS}
+		known[at] = append(known[at], m.seq)
+	}
+	seqs, upTo = make(map[uint64]uint64, len(file.calls)), slices.Clone(d.from.pos)
+	for c := d.reader(); len(known) > 0 && c.nextDead(); {
+		f := &c.frame
+		if f.IsOutcome {
+			continue
+		}
+		at := call{f.Op, f.MonoNS}
+		list := known[at]
+		if len(list) == 0 {
+			continue
+		}
+		seqs[f.ID], upTo[c.at] = list[0], c.shards[c.at].pos
+		if known[at] = list[1:]; len(list) == 1 {
+			delete(known, at)
+		}
+	}
+	return seqs, upTo
+}
+
 // drainTo moves what the file does not have to out, in the ring's order, each
 // call once, as the recorder's own drain would have gone on; but it is the
 // sequence numbers alone that tell out of drops. It returns how many calls the
 // recorder has counted until its death, with the dropped ones.
 func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) (calls uint64) {
 	c := d.reader()
-	dr := &drain{
-		ids: newRingIDs(d.defs, d.ring.word(ringAtDefsTail)),
-		out: out, log: slog.New(slog.DiscardHandler), outcomes: true,
-		anchorMono: file.monoNS, anchorWall: file.wallNS, nextAnchor: math.MaxInt64,
-	}
-	moved := file.calls
+	dr := newDrain(c, newRingIDs(d.defs, d.ring.word(ringAtDefsTail)), out, slog.New(slog.DiscardHandler))
+	dr.outcomes = true
+	dr.anchorMono, dr.anchorWall, dr.nextAnchor = file.monoNS, file.wallNS, math.MaxInt64
+	var missing error
 	err := d.guard(func() {
-		for !dr.ended {
-			if len(moved) > 0 {
-				c.syncDrops(moved[0].seq)
-			} else {
-				c.syncDrops(file.nextSeq)
-			}
-			if !c.next() {
-				break
-			}
+		seqs, upTo := d.moved(file)
+		rec.Moved = int64(len(seqs))
+		left := file.calls
+		take := func() {
 			f := &c.frame
+			seq, there := seqs[f.ID]
 			switch {
-			case f.IsOutcome && dr.outcome.decode(f) == nil && dr.outcome.call < d.from.pos:
-				if !file.oldOutcomes[movedOutcome{f.Op, f.MonoNS, dr.outcome.durationNS}] {
+			case f.IsOutcome && dr.outcome.decode(f) == nil && d.before(dr.outcome.call):
+				if o := (movedOutcome{f.Op, f.MonoNS, dr.outcome.durationNS}); file.oldOutcomes[o] > 0 {
+					file.oldOutcomes[o]--
+				} else {
 					dr.lostOutcomes.Add(1)
 				}
 			case f.IsOutcome:
 				dr.takeOutcome(f)
-			case len(moved) > 0 && f.Op == moved[0].op && f.MonoNS == moved[0].monoNS:
-				dr.pending.add(f.Pos, moved[0].seq)
-				moved = moved[1:]
-				rec.Moved++
+			case there:
+				dr.pending[f.ID>>ringShardBits].add(f.ID, seq)
 			default:
 				// Where the file has later ones the recorder could not write this
 				// call: it gets another chance.
 				dr.call(f)
+			}
+		}
+		// First what the recorder had read, then the rest: it may have read some
+		// before others that have a lower key and came late.
+		for i := range c.shards {
+			c.shards[i].until = upTo[i]
+		}
+		for step := 0; step < 2 && !dr.ended; {
+			if len(left) > 0 {
+				c.syncDrops(left[0].seq)
+			} else {
+				c.syncDrops(file.nextSeq)
+			}
+			if !c.nextDead() {
+				step++
+				for i := range c.shards {
+					c.shards[i].until = math.MaxUint64
+				}
+				c.fresh = false
+				continue
+			}
+			if _, there := seqs[c.frame.ID]; there {
+				left = left[1:]
+			}
+			take()
+		}
+		if len(left) > 0 {
+			found := map[uint64]bool{}
+			for _, seq := range seqs {
+				found[seq] = true
+			}
+			for _, m := range file.calls {
+				if !found[m.seq] {
+					missing = fmt.Errorf("it does not fit the trace file: call %d of the file is not in it", m.seq)
+					break
+				}
 			}
 		}
 		c.noteDrops(d.ring.dropped.Load() & (1<<32 - 1))
@@ -337,8 +394,14 @@ func (d *DeadRing) drainTo(out FrameWriter, file *lastFrame, rec *RingRecovery) 
 		rec.Err = err
 	case dr.ended:
 		rec.Err = dr.outErr
-	case len(moved) > 0:
-		rec.Err = fmt.Errorf("it does not fit the trace file: call %d of the file is not in it", moved[0].seq)
+	case missing != nil:
+		rec.Err = missing
 	}
 	return c.frames + c.drops
+}
+
+// before reports whether the call with this id was read before the last note.
+func (d *DeadRing) before(id uint64) bool {
+	shard := id >> ringShardBits
+	return shard < uint64(len(d.from.pos)) && id&ringPosMask < d.from.pos[shard]
 }

@@ -75,16 +75,18 @@ type stepped struct {
 	mem  []byte // of the ring
 	file *memoryFile
 
+	shards []shard // of the ring, whichever it is aimed at
+
 	op       []Op   // calls that have returned and were not dropped
 	args     []Args // of these
 	outcomes int    // of these, that have returned
 }
 
-func newStepped(opt Options) *stepped {
+func newStepped(opt Options, shards int) *stepped {
 	opt, _ = opt.withDefaults()
 	data, all := ringLayout(opt.RingBytes, 16<<10)
 	s := &stepped{mem: make([]byte, all), file: newMemoryFile(testHead)}
-	s.r = newRecorder(s.mem, data, nil, opt)
+	s.r = newRecorder(s.mem, data, shards, nil, opt)
 	h := s.r.header(opt)
 	h.RingPath = "ring"
 	s.r.ring.describe(&h, "d.lct")
@@ -92,12 +94,22 @@ func newStepped(opt Options) *stepped {
 	if err != nil {
 		panic(err)
 	}
-	s.r.drain = &drain{
-		in: ringReader{ring: s.r.ring}, ids: newRingIDs(s.r.defs.mem, s.r.defs.tail), out: w, log: opt.Log, outcomes: true,
-		anchor: func() (int64, int64) { return 0, h.WallStartNS },
-	}
+	in := newRingReader(s.r.ring, func() int64 { return s.r.machineNow() - s.r.start + mergeSlack })
+	s.r.drain = newDrain(in, newRingIDs(s.r.defs.mem, s.r.defs.tail), w, opt.Log)
+	s.r.drain.outcomes, s.r.drain.anchor = true, func() (int64, int64) { return 0, h.WallStartNS }
+	s.shards = s.r.ring.shards
 	s.r.on.Store(true)
 	return s
+}
+
+// aim makes the shard that of whatever processor the test is on.
+func (s *stepped) aim(shard int) {
+	if shard == len(s.shards)-1 {
+		s.r.ring.shards = s.shards[shard:]
+		return
+	}
+	list := slices.Repeat(s.shards[shard:shard+1], maxRingShards)
+	s.r.ring.shards = append(list, s.shards[len(s.shards)-1])
 }
 
 func (s *stepped) call(op Op, a *Args, outcome bool) {
@@ -121,16 +133,17 @@ func (s *stepped) call(op Op, a *Args, outcome bool) {
 // written some of the frame, words that look like commit words among it.
 func (s *stepped) hole(rnd *rand.Rand) {
 	n := ringFrameBytes + 8*rnd.IntN(20)
-	pos, state := s.r.ring.claim(n)
+	g := &s.shards[rnd.IntN(len(s.shards))]
+	pos, state := g.claim(n)
 	if state != claimDone {
 		return
 	}
-	b := s.r.ring.frame(pos, n)
+	b := g.frame(pos, n)
 	for off := 8; off < n; off += 8 {
 		word := rnd.Uint64()
 		if rnd.IntN(2) == 0 {
-			word = s.r.ring.tag(pos+8*uint64(1+rnd.IntN(40))) | 32 | ringCall
-			if word>>32 == s.r.ring.tag(pos+uint64(off))>>32 {
+			word = g.tag(pos+8*uint64(1+rnd.IntN(40))) | 32 | ringCall
+			if word>>32 == g.tag(pos+uint64(off))>>32 {
 				word = 0 // what a hole has here with a probability of 2^-32
 			}
 		}
@@ -141,6 +154,9 @@ func (s *stepped) hole(rnd *rand.Rand) {
 // drainOne moves a frame to the file.
 func (s *stepped) drainOne() {
 	d := s.r.drain
+	if err := d.in.look(); err != nil {
+		panic(err)
+	}
 	if ok, err := d.in.next(); err != nil {
 		panic(err)
 	} else if !ok {
@@ -209,12 +225,16 @@ func (s *stepped) check(t *testing.T, what string, mem []byte) *Repair {
 
 // release gives the ring's memory back and checks the states on the way there.
 func (s *stepped) release(t *testing.T, what string) {
-	c := &s.r.drain.in
-	from, slot := c.released, ringAtConsumed+c.slot*ringSlotBytes
+	c := s.r.drain.in
+	slot := ringAtConsumed + c.slot*ringSlotBytes
+	from, held := make([]uint64, len(c.shards)), c.held
+	for i := range c.shards {
+		from[i] = c.shards[i].released
+	}
 	before := slices.Clone(s.mem)
 	c.release()
 	after := slices.Clone(s.mem)
-	if from == c.released {
+	if held == 0 {
 		return
 	}
 	state := slices.Clone(before)
@@ -222,19 +242,33 @@ func (s *stepped) release(t *testing.T, what string) {
 		copy(state[off:off+n], after[off:off+n])
 		s.check(t, what+", "+name, state)
 	}
-	clear(state[slot+24 : slot+32])
+	clear(state[slot+16 : slot+24])
 	s.check(t, what+", the note is no longer valid", state)
-	take("the note has its position", slot, 8)
-	take("the note has its counts", slot+8, 16)
-	take("the note is valid", slot+24, 8)
-	for _, part := range []uint64{1, 2} { // the memory is cleared
-		for pos := from; pos < from+(c.released-from)*part/2&^7; pos += 8 {
-			off := ringHeaderBytes + int(pos&c.ring.mask)
-			copy(state[off:off+8], after[off:off+8])
+	take("the note has its counts", slot, 16)
+	take("the note has a position", slot+ringSlotPos, 8)
+	take("the note has its positions", slot+ringSlotPos, 8*len(c.shards))
+	take("the note is valid", slot+16, 8)
+	for i := range c.shards {
+		g := &c.shards[i]
+		if g.released == from[i] {
+			continue
 		}
-		s.check(t, fmt.Sprintf("%s, %d halves are cleared", what, part), state)
+		base := len(s.mem)
+		for at := range s.mem { // where the shard's data is
+			if &s.mem[at] == &g.data[0] {
+				base = at
+				break
+			}
+		}
+		for _, part := range []uint64{1, 2} { // the memory is cleared
+			for pos := from[i]; pos < from[i]+(g.released-from[i])*part/2&^7; pos += 8 {
+				off := base + int(pos&g.mask)
+				copy(state[off:off+8], after[off:off+8])
+			}
+			s.check(t, fmt.Sprintf("%s, %d halves of shard %d are cleared", what, part, i), state)
+		}
+		take(fmt.Sprintf("head %d has moved", i), ringAtShard+i*ringShardBytes+128, 8)
 	}
-	take("the head has moved", ringAtHead, 8)
 	if !slices.Equal(state, after) {
 		t.Fatalf("%s: the steps do not lead to the end", what)
 	}
@@ -256,11 +290,16 @@ func TestRecoverAnyState(t *testing.T) {
 			sim = clock.NewVirtual(1_776_470_400_000_000_000)
 			opt.Clock = sim
 		}
-		s := newStepped(opt)
+		shards := 0
+		if sim == nil {
+			shards = []int{0, 1, 2, 4}[rnd.IntN(4)]
+		}
+		s := newStepped(opt, shards)
 		g := newCallGen(seed)
 		steps := 60 + rnd.IntN(60)
 		for step := range steps {
 			what := fmt.Sprintf("seed %d, step %d", seed, step)
+			s.aim(rnd.IntN(len(s.shards)))
 			switch k := rnd.IntN(20); {
 			case k < 8:
 				op := Op(1 + rnd.IntN(int(numOps)-1))
@@ -297,7 +336,7 @@ func TestRecoverAnyState(t *testing.T) {
 // TestRecoverTruncatedFile loses the file's end beside the crash: what the ring
 // still has fills it up, the rest is counted.
 func TestRecoverTruncatedFile(t *testing.T) {
-	s := newStepped(Options{RingBytes: 4096})
+	s := newStepped(Options{RingBytes: 4096}, 0)
 	for i := range 30 {
 		s.call(OpFinishWrite, oneKey(i), false)
 		if i < 20 {
@@ -337,7 +376,7 @@ func TestRecoverTruncatedFile(t *testing.T) {
 }
 
 func TestRecoverDamagedRing(t *testing.T) {
-	s := newStepped(Options{RingBytes: 4096})
+	s := newStepped(Options{RingBytes: 4096}, 0)
 	for i := range 30 {
 		s.call(OpFinishWrite, oneKey(i), false)
 		s.drainOne()
@@ -359,15 +398,15 @@ func TestRecoverDamagedRing(t *testing.T) {
 		"cut in the data":            func(mem []byte) []byte { return mem[:ringHeaderBytes+100] },
 		"cut in the definitions":     func(mem []byte) []byte { return mem[:len(mem)-8] },
 		"magic":                      word(ringAtMagic, to(0)),
-		"version":                    word(ringAtVersion, to(2|ringHeaderBytes<<32)),
-		"size of the header":         word(ringAtVersion, to(1|8192<<32)),
+		"version":                    word(ringAtVersion, to(3|ringHeaderBytes<<32)),
+		"size of the header":         word(ringAtVersion, to(2|8192<<32)),
 		"size of the data":           word(ringAtDataBytes, to(1<<40)),
 		"size no power of two":       word(ringAtDataBytes, to(4095)),
 		"size of the definitions":    word(ringAtDefsBytes, to(1<<63)),
-		"head before the note":       word(ringAtHead, func(v uint64) uint64 { return v + 4096 }),
-		"head that is no multiple":   word(ringAtHead, func(v uint64) uint64 { return v - 1 }),
-		"tail before the note":       word(ringAtTail, to(8)),
-		"tail a lap ahead":           word(ringAtTail, func(v uint64) uint64 { return v + 8192 }),
+		"head before the note":       word(ringAtShard+128, func(v uint64) uint64 { return v + 4096 }),
+		"head that is no multiple":   word(ringAtShard+128, func(v uint64) uint64 { return v - 1 }),
+		"tail before the note":       word(ringAtShard, to(8)),
+		"tail a lap ahead":           word(ringAtShard, func(v uint64) uint64 { return v + 8192 }),
 		"neither note has its check": func(mem []byte) []byte { clear(mem[ringAtConsumed : ringAtConsumed+2*ringSlotBytes]); return mem },
 	} {
 		if _, err := newDeadRing("ring", damage(slices.Clone(s.mem)), unguarded); err == nil {
@@ -383,7 +422,7 @@ func TestRecoverDamagedRing(t *testing.T) {
 		"key count":   func(b []byte) { b[24] = 200 },
 	} {
 		mem := slices.Clone(s.mem)
-		at := ringHeaderBytes + int((s.r.drain.in.pos+3*88)&s.r.ring.mask)
+		at := ringHeaderBytes + int((s.r.drain.in.shards[0].pos+3*88)&s.shards[0].mask)
 		damage(mem[at : at+88])
 		ring, err := newDeadRing("ring", mem, unguarded)
 		if err != nil {
@@ -410,7 +449,7 @@ func TestRecoverDamagedRing(t *testing.T) {
 func killedFile(t *testing.T, dir string, calls int) (path, ringPath string) {
 	t.Helper()
 	path, ringPath = filepath.Join(dir, "k.lct"), filepath.Join(dir, "ring")
-	s := newStepped(Options{RingBytes: 4096})
+	s := newStepped(Options{RingBytes: 4096}, 0)
 	head := s.file.Head()
 	h, _, err := parseHeader(head)
 	if err != nil {
@@ -536,8 +575,9 @@ func TestRepairOfALiveRecording(t *testing.T) {
 // places of the input's choice. Properties: no panic, an end, a sound file with
 // the calls that the file had, and no more calls than fit the ring.
 func FuzzRecoverRing(f *testing.F) {
-	s := newStepped(Options{RingBytes: 2048})
+	s := newStepped(Options{RingBytes: 4096}, 2)
 	for i := range 40 {
+		s.aim(i % 3)
 		s.call(OpFinishWrite, oneKey(i), true)
 		s.drainOne()
 		if i%5 == 0 {
@@ -550,7 +590,7 @@ func FuzzRecoverRing(f *testing.F) {
 	file := len(frames(s.file.data, kindCall))
 	f.Add([]byte{})
 	f.Add([]byte{0, 16, 128, 0, 1, 0, 0, 0, 0, 0})
-	for _, off := range []int{ringAtDataBytes, ringAtTail, ringAtHead, ringAtConsumed, ringAtConsumed + 24, ringAtDefsTail, ringHeaderBytes + 8, ringHeaderBytes + 24, ringHeaderBytes + 2048} {
+	for _, off := range []int{ringAtDataBytes, ringAtShards, ringAtShard, ringAtShard + 128, ringAtConsumed, ringAtConsumed + 16, ringAtDefsTail, ringHeaderBytes + 8, ringHeaderBytes + 24, ringHeaderBytes + 2048} {
 		f.Add(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint16(nil, uint16(off)), 1<<33|8))
 	}
 	f.Fuzz(func(t *testing.T, edits []byte) {
@@ -562,7 +602,7 @@ func FuzzRecoverRing(f *testing.F) {
 		for at := range 2 { // let a changed note be valid
 			at = ringAtConsumed + at*ringSlotBytes
 			if len(edits) > 0 && edits[0]&1 != 0 {
-				putRingWord(mem, at+24, slotCheck(ringWord(mem, at), ringWord(mem, at+8), ringWord(mem, at+16)))
+				putRingWord(mem, at+16, slotCheck(ringWord(mem, at), ringWord(mem, at+8), []uint64{ringWord(mem, at+24), ringWord(mem, at+32), ringWord(mem, at+40)}))
 			}
 		}
 		ring, err := newDeadRing("ring", mem, unguarded)
@@ -578,7 +618,7 @@ func FuzzRecoverRing(f *testing.F) {
 			t.Errorf("%d calls, %d in the file: %+v", len(calls), file, rep)
 		}
 		if rep.Ring.Recovered > int64(ring.mostFrames()) {
-			t.Errorf("%d calls recovered from a ring of %d bytes", rep.Ring.Recovered, len(ring.ring.data))
+			t.Errorf("%d calls recovered from a ring of %d bytes", rep.Ring.Recovered, ring.mostFrames()*ringFrameBytes)
 		}
 	})
 }

@@ -28,7 +28,7 @@ func benchRecorder(b *testing.B) *Recorder {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { shared.Close() })
-	r := newRecorder(shared.Bytes(), data, nil, opt)
+	r := newRecorder(shared.Bytes(), data, processorShards, nil, opt)
 	r.header(opt)
 	r.on.Store(true)
 	return r
@@ -59,10 +59,10 @@ func (discard) LostOutcomes(uint64)                                     {}
 func (discard) Flush()                                                  {}
 func (discard) Close() error                                            { return nil }
 
-// inBursts calls call in as many goroutines, n times in all, in bursts of half
-// a ring's calls; reset, which makes room, is not timed.
+// inBursts calls call in as many goroutines, n times in all, in bursts of a
+// quarter of a ring's calls; reset, which makes room, is not timed.
 func inBursts(b *testing.B, producers, frame int, call func(producer int), reset func()) {
-	burst := defaultRingBytes / 2 / frame / producers
+	burst := defaultRingBytes / 4 / frame / producers
 	b.SetBytes(int64(frame))
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -145,22 +145,22 @@ func BenchmarkTracedCall(b *testing.B) {
 			})
 			b.Run(name+"mode=call", func(b *testing.B) {
 				r := benchRecorder(b)
-				c := ringReader{ring: r.ring}
-				inBursts(b, producers, frame, func(int) { r.Call(OpFinishWrite, a) }, func() { drainAll(b, &c) })
+				c := newRingReader(r.ring, nil)
+				inBursts(b, producers, frame, func(int) { r.Call(OpFinishWrite, a) }, func() { drainAll(b, c) })
 				if dropped := r.ring.dropped.Load(); dropped > 0 {
 					b.Fatalf("%d dropped", dropped)
 				}
 			})
-			if producers > 1 { // what a ring for each processor would come to
+			if producers > 1 { // two recorders, which share nothing: what shards are held against
 				b.Run(name+"mode=apart", func(b *testing.B) {
-					recorders, readers := make([]*Recorder, producers), make([]ringReader, producers)
+					recorders, readers := make([]*Recorder, producers), make([]*ringReader, producers)
 					for i := range recorders {
 						recorders[i] = benchRecorder(b)
-						readers[i].ring = recorders[i].ring
+						readers[i] = newRingReader(recorders[i].ring, nil)
 					}
 					inBursts(b, producers, frame, func(p int) { recorders[p].Call(OpFinishWrite, a) }, func() {
 						for i := range readers {
-							drainAll(b, &readers[i])
+							drainAll(b, readers[i])
 						}
 					})
 				})
@@ -206,6 +206,9 @@ func hookedTraced(r *Recorder, i int) int {
 }
 
 func drainAll(b *testing.B, c *ringReader) {
+	if err := c.look(); err != nil {
+		b.Fatal(err)
+	}
 	for {
 		ok, err := c.next()
 		if err != nil {
@@ -227,8 +230,8 @@ func drainAll(b *testing.B, c *ringReader) {
 func BenchmarkDrain(b *testing.B) {
 	for _, keys := range []int{1, 32} {
 		frame := ringFrameBytes + 8 + ringRunBytes + keys*kv.MaxHash
-		perRing := defaultRingBytes / 2 / frame
-		// rounds fills half the ring and runs empty on it, b.N calls in all.
+		perRing := defaultRingBytes / 4 / frame
+		// rounds fills a quarter of the ring and runs empty on it, b.N calls in all.
 		// The lists are those of a block of 4096 chunks, or new each time.
 		rounds := func(b *testing.B, r *Recorder, fresh bool, empty func(n int)) {
 			lists := make([][]kv.ObjectKey, 4096/keys)
@@ -258,8 +261,8 @@ func BenchmarkDrain(b *testing.B) {
 		}
 		drainTo := func(b *testing.B, fresh bool, out FrameWriter) {
 			r := benchRecorder(b)
-			d := &drain{in: ringReader{ring: r.ring}, ids: newRingIDs(r.defs.mem, r.defs.tail), out: out, log: r.log,
-				anchor: func() (int64, int64) { return 0, 0 }, nextAnchor: 1 << 62}
+			d := newDrain(newRingReader(r.ring, nil), newRingIDs(r.defs.mem, r.defs.tail), out, r.log)
+			d.anchor, d.nextAnchor = func() (int64, int64) { return 0, 0 }, 1<<62
 			rounds(b, r, fresh, func(n int) {
 				for ; n > 0; d.in.release() {
 					moved, err := d.batch()
@@ -280,28 +283,34 @@ func BenchmarkDrain(b *testing.B) {
 		b.Run(fmt.Sprintf("keys=%d/mode=ring", keys), func(b *testing.B) { drainTo(b, false, discard{}) })
 		b.Run(fmt.Sprintf("keys=%d/mode=floor", keys), func(b *testing.B) {
 			r := benchRecorder(b)
-			c := ringReader{ring: r.ring}
+			c := newRingReader(r.ring, nil)
 			dst := make([]byte, 64<<20)
 			clear(dst) // present
 			off := 0
 			rounds(b, r, false, func(n int) {
-				pos := c.pos
+				s := &c.shards[0] // the one that has most to read
+				for i := range c.shards {
+					if t := &c.shards[i]; t.tail.Load()-t.pos > s.tail.Load()-s.pos {
+						s = t
+					}
+				}
+				pos := s.pos
 				for range n {
-					at := int(pos & r.ring.mask)
-					if at+frame > len(r.ring.data) {
-						pos += uint64(len(r.ring.data) - at)
+					at := int(pos & s.mask)
+					if at+frame > len(s.data) {
+						pos += uint64(len(s.data) - at)
 						at = 0
 					}
 					if off+frame+8 > len(dst) {
 						off = 0
 					}
-					copy(dst[off:], r.ring.data[at:at+frame])
+					copy(dst[off:], s.data[at:at+frame])
 					putRingWord(dst, off+frame, xxhash.Sum64(dst[off:off+frame]))
 					off += frame + 8
 					pos += uint64(frame)
 				}
 				b.StopTimer()
-				drainAll(b, &c)
+				drainAll(b, c)
 				b.StartTimer()
 			})
 		})
@@ -319,14 +328,14 @@ func BenchmarkOutcome(b *testing.B) {
 	for _, mode := range []string{"call", "call+outcome"} {
 		b.Run("mode="+mode, func(b *testing.B) {
 			r := benchRecorder(b)
-			c := ringReader{ring: r.ring}
+			c := newRingReader(r.ring, nil)
 			all := frame
 			call := func(int) { r.Call(OpFinishWrite, a) }
 			if mode == "call+outcome" {
 				all += ringOutcomeBytes + 8
 				call = func(int) { r.Outcome(r.Call(OpFinishWrite, a), &o) }
 			}
-			inBursts(b, 1, all, call, func() { drainAll(b, &c) })
+			inBursts(b, 1, all, call, func() { drainAll(b, c) })
 			if lost := r.ring.dropped.Load() + r.ring.lostOutcomes.Load(); lost > 0 {
 				b.Fatalf("%d lost", lost)
 			}

@@ -10,13 +10,20 @@ import (
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
-func heapRing(dataBytes int) *ring {
+// heapRing returns a ring on the heap with shards beside the common one.
+func heapRing(dataBytes, shards int) *ring {
 	data, all := ringLayout(dataBytes, 0)
-	return newRing(make([]byte, all), data, 0x5eed)
+	return newRing(make([]byte, all), data, shards, 0x5eed)
+}
+
+// heapShard returns the only shard of a ring, and its reader.
+func heapShard(dataBytes int) (*shard, *ringReader) {
+	r := heapRing(dataBytes, 0)
+	return r.common(), newRingReader(r, nil)
 }
 
 // pushMark claims and commits a call of n bytes whose time is mark.
-func pushMark(r *ring, n int, mark int64) claimState {
+func pushMark(r *shard, n int, mark int64) claimState {
 	pos, state := r.claim(n)
 	if state == claimDone {
 		commitMark(r, pos, n, mark)
@@ -24,10 +31,10 @@ func pushMark(r *ring, n int, mark int64) claimState {
 	return state
 }
 
-func commitMark(r *ring, pos uint64, n int, mark int64) {
+func commitMark(r *shard, pos uint64, n int, mark int64) {
 	b := r.frame(pos, n)
 	putRingWord(b, 8, uint64(mark))
-	putRingWord(b, 16, r.dropped.Load()&(1<<32-1))
+	putRingWord(b, 16, r.ring.dropped.Load()&(1<<32-1))
 	for i := ringFrameBytes; i < n; i++ {
 		b[i] = byte(mark)
 	}
@@ -52,8 +59,7 @@ func TestRingWrapsAtEveryAlignment(t *testing.T) {
 	for _, size := range sizes {
 		for first := ringFrameBytes; first <= size/2; first += 8 {
 			for second := ringFrameBytes; second <= size/2; second += 8 {
-				r := heapRing(size)
-				c := ringReader{ring: r}
+				r, c := heapShard(size)
 				var pushed, read int64
 				for range 3 * size / 8 {
 					for _, n := range []int{first, second} {
@@ -91,8 +97,7 @@ func TestRingWrapsAtEveryAlignment(t *testing.T) {
 
 func TestRingTakesAFrameOfHalfItsSizeAnywhere(t *testing.T) {
 	for offset := ringFrameBytes; offset < 512; offset += 8 {
-		r := heapRing(512)
-		c := ringReader{ring: r}
+		r, c := heapShard(512)
 		for left := offset; left > 0; {
 			n := min(left, r.maxFrame())
 			if left-n > 0 && left-n < ringFrameBytes {
@@ -118,8 +123,7 @@ func TestRingTakesAFrameOfHalfItsSizeAnywhere(t *testing.T) {
 }
 
 func TestRingIsZeroWhereItIsFree(t *testing.T) {
-	r := heapRing(256)
-	c := ringReader{ring: r}
+	r, c := heapShard(256)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {
 		for pushMark(r, ringFrameBytes+8*rng.IntN(10), 0xff) == claimDone {
@@ -139,8 +143,7 @@ func TestRingIsZeroWhereItIsFree(t *testing.T) {
 }
 
 func TestRingCountsDropsExactly(t *testing.T) {
-	r := heapRing(512)
-	c := ringReader{ring: r}
+	r, c := heapShard(512)
 	var made, read uint64
 	next := uint64(0) // sequence number that must not come before
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -148,7 +151,7 @@ func TestRingCountsDropsExactly(t *testing.T) {
 		for range rng.IntN(30) {
 			made++
 			if pushMark(r, ringFrameBytes+8*rng.IntN(8), int64(made-1)) == claimFull {
-				r.dropped.Add(1)
+				r.ring.dropped.Add(1)
 			}
 		}
 		for {
@@ -168,25 +171,24 @@ func TestRingCountsDropsExactly(t *testing.T) {
 		}
 		c.release()
 	}
-	if dropped := r.dropped.Load(); read+dropped != made || dropped == 0 {
+	if dropped := r.ring.dropped.Load(); read+dropped != made || dropped == 0 {
 		t.Errorf("%d calls made, %d read, %d dropped", made, read, dropped)
 	}
 }
 
 func TestRingReaderRefusesWhatIsNoFrame(t *testing.T) {
-	for name, damage := range map[string]func(r *ring, word uint64) uint64{
-		"tag of another position": func(r *ring, w uint64) uint64 { return w&(1<<32-1) | r.tag(8) },
-		"beyond the end":          func(r *ring, w uint64) uint64 { return r.tag(0) | 1<<31 | ringCall },
-		"no length":               func(r *ring, w uint64) uint64 { return r.tag(0) | ringCall },
-		"shorter than a header":   func(r *ring, w uint64) uint64 { return r.tag(0) | 16 | ringCall },
-		"no room for Unix time":   func(r *ring, w uint64) uint64 { return r.tag(0) | 24 | ringCallWall },
-		"unknown kind":            func(r *ring, w uint64) uint64 { return r.tag(0) | 24 | 7 },
+	for name, damage := range map[string]func(r *shard, word uint64) uint64{
+		"tag of another position": func(r *shard, w uint64) uint64 { return w&(1<<32-1) | r.tag(8) },
+		"beyond the end":          func(r *shard, w uint64) uint64 { return r.tag(0) | 1<<31 | ringCall },
+		"no length":               func(r *shard, w uint64) uint64 { return r.tag(0) | ringCall },
+		"shorter than a header":   func(r *shard, w uint64) uint64 { return r.tag(0) | 16 | ringCall },
+		"no room for Unix time":   func(r *shard, w uint64) uint64 { return r.tag(0) | 24 | ringCallWall },
+		"unknown kind":            func(r *shard, w uint64) uint64 { return r.tag(0) | 24 | 7 },
 	} {
-		r := heapRing(256)
+		r, c := heapShard(256)
 		pushMark(r, 64, 1)
 		word := mmapio.Uint64(r.data, 0)
 		word.Store(damage(r, word.Load()))
-		c := ringReader{ring: r}
 		if ok, err := c.next(); ok || err == nil {
 			t.Errorf("%s: ok %t, error %v", name, ok, err)
 		}
@@ -258,8 +260,8 @@ func TestRingInterleavings(t *testing.T) {
 // ringWorld is one run of the protocol.
 type ringWorld struct {
 	t     *testing.T
-	r     *ring
-	c     ringReader
+	r     *shard
+	c     *ringReader
 	prod  [2]ringActor
 	got   [2]int // frames delivered of each producer
 	owned []byte // who holds each byte of the data: 0 nobody, else producer + 1
@@ -277,10 +279,11 @@ type ringActor struct {
 
 // newRingWorld makes an empty ring that stands at position start.
 func newRingWorld(t *testing.T, start uint64, sizes [2][]int) *ringWorld {
-	w := &ringWorld{t: t, r: heapRing(128), idle: true}
+	w := &ringWorld{t: t, idle: true}
+	w.r, w.c = heapShard(128)
 	w.r.tail.Store(start)
 	w.r.head.Store(start)
-	w.c = ringReader{ring: w.r, pos: start, released: start}
+	w.c.shards[0].pos, w.c.shards[0].released = start, start
 	w.owned = make([]byte, len(w.r.data))
 	for i := range w.prod {
 		w.prod[i].sizes = sizes[i]
@@ -290,7 +293,7 @@ func newRingWorld(t *testing.T, start uint64, sizes [2][]int) *ringWorld {
 
 func (w *ringWorld) enabled(actor byte) bool {
 	if actor == 2 {
-		return !w.idle || w.c.unreleased() > 0
+		return !w.idle || w.c.held > 0
 	}
 	p := &w.prod[actor]
 	return p.done < len(p.sizes) && !p.full
@@ -359,7 +362,7 @@ func (w *ringWorld) consume() {
 		return
 	}
 	w.idle = true
-	for pos := w.c.released; pos < w.c.pos; pos++ {
+	for pos := w.c.shards[0].released; pos < w.c.shards[0].pos; pos++ {
 		w.owned[pos&w.r.mask] = 0
 	}
 	w.c.release()
@@ -378,14 +381,14 @@ func (w *ringWorld) finish(schedule []byte) {
 
 func TestRingManyProducers(t *testing.T) {
 	const producers, frames = 4, 5000
-	r := heapRing(2048)
+	r, c := heapShard(2048)
 	var wg sync.WaitGroup
 	for p := range producers {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(7, uint64(p)))
 			for i := range frames {
 				n := ringFrameBytes + 8*rng.IntN(20)
-				pos, state := r.claimWait(n)
+				pos, state := r.claimWait(n, nil)
 				if state != claimDone {
 					t.Errorf("claim: state %d", state)
 					return
@@ -394,7 +397,6 @@ func TestRingManyProducers(t *testing.T) {
 			}
 		})
 	}
-	c := ringReader{ring: r}
 	var next [producers]int64
 	for read := 0; read < producers*frames; {
 		ok, err := c.next()
@@ -402,7 +404,7 @@ func TestRingManyProducers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !ok || c.unreleased() > 512 {
+		if !ok || c.held > 512 {
 			c.release()
 		}
 		if !ok {
@@ -423,18 +425,19 @@ func TestRingManyProducers(t *testing.T) {
 }
 
 func TestRingCloseEndsWaiting(t *testing.T) {
-	r := heapRing(128)
+	r, _ := heapShard(128)
 	for pushMark(r, 64, 1) == claimDone {
 	}
 	state := make(chan claimState)
 	go func() {
-		_, s := r.claimWait(64)
+		_, s := r.claimWait(64, nil)
 		state <- s
 	}()
-	for r.waiting.Load() == 0 {
+	for r.ring.waiting.Load() == 0 {
 		runtime.Gosched()
 	}
-	if end := r.close(); end != 128 {
+	r.ring.close()
+	if end := r.tail.Load() &^ ringClosed; end != 128 {
 		t.Errorf("ring ends at %d; want 128", end)
 	}
 	if s := <-state; s != claimClosed {

@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/lmcache/lmcache-go/kv"
-	"github.com/lmcache/lmcache-go/mmapio"
 )
 
 // The arguments of a call in the ring, made to be written fast by the caller
@@ -115,56 +114,38 @@ func runLength(keys []kv.ObjectKey) int {
 	return len(keys)
 }
 
-// opShape says how long the arguments of an operation are in the ring.
+// opShape says what the arguments of an operation look like in the ring.
 type opShape struct {
-	args         []Arg
-	plain        bool // words and at most one key list: what putOneRun can write
-	bytes        int  // without the key list's runs
-	keys, layout bool // has such an argument
+	keysFirst bool  // and words behind them: the usual ones
+	layout    bool  // one of the words is a layout
+	words     []Arg // the arguments behind the keys
 }
 
 func shapeOf(args []Arg) opShape {
-	s := opShape{args: args, plain: true, bytes: 8 * len(args)}
-	for i := range args {
-		switch args[i].Type {
-		case ArgKeys:
-			s.plain = s.plain && !s.keys
-			s.keys = true
+	s := opShape{keysFirst: len(args) > 0 && args[0].Type == ArgKeys}
+	if !s.keysFirst {
+		return s
+	}
+	s.words = args[1:]
+	for i := range s.words {
+		switch s.words[i].Type {
 		case ArgLayout:
 			s.layout = true
 		case ArgMode, ArgFlag, ArgCount:
 		default:
-			s.plain = false
+			s.keysFirst = false
 		}
 	}
 	return s
 }
 
-// sameContext reports whether two keys differ in the hash only.
-func sameContext(a, b *kv.ObjectKey) bool {
-	return a.Rank == b.Rank && a.Scope == b.Scope && a.Group == b.Group && a.HashLen == b.HashLen
-}
-
-// putOneRun writes the arguments of a plain operation into b, which is zero and
-// long enough for a key list of one run. It reports false, and what it has
-// written is of no use, if the list has more runs.
+// putWords writes arguments of one word each.
 //
 //go:nosplit
-func putOneRun(b []byte, args []Arg, a *Args) bool {
-	for i := range args {
+func putWords(b []byte, words []Arg, a *Args) {
+	for i := range words {
 		v := uint64(0)
-		switch args[i].Type {
-		case ArgKeys:
-			n := len(a.Keys)
-			if n == 0 {
-				break
-			}
-			putRingWord(b, 0, uint64(n)|1<<32)
-			if !putRun(b[8:8+ringRunBytes+n*kv.MaxHash], a.Keys) {
-				return false
-			}
-			b = b[8+ringRunBytes+n*kv.MaxHash:]
-			continue
+		switch words[i].Type {
 		case ArgLayout:
 			v = uint64(a.Layout)
 		case ArgMode:
@@ -176,30 +157,8 @@ func putOneRun(b []byte, args []Arg, a *Args) bool {
 		case ArgCount:
 			v = uint64(a.Count)
 		}
-		putRingWord(b, 0, v)
-		b = b[8:]
+		putRingWord(b, 8*i, v)
 	}
-	return true
-}
-
-// putRun writes the keys as a run to b, and reports whether they are one. It
-// looks at that once, at the end.
-//
-//go:nosplit
-func putRun(b []byte, keys []kv.ObjectKey) bool {
-	first := &keys[0]
-	rank, scope, group, hashLen := first.Rank, first.Scope, first.Group, first.HashLen
-	putRingWord(b, 0, uint64(len(keys))|uint64(hashLen)<<32)
-	putRingWord(b, 8, uint64(scope)|uint64(group)<<32)
-	putRingWord(b, 16, rank)
-	hashes := mmapio.Blocks(b[ringRunBytes:], len(keys))
-	var diff uint64
-	for i := range hashes {
-		k := &keys[i]
-		hashes[i] = k.Hash
-		diff |= k.Rank ^ rank | uint64(k.Scope^scope) | uint64(k.Group^group) | uint64(k.HashLen^hashLen)
-	}
-	return diff == 0
 }
 
 // putRingArgs writes a's arguments into b, which is zero and of the size that

@@ -136,7 +136,7 @@ func heapDefs(size int) (*ringDefs, *ringIDs) {
 	_, all := ringLayout(0, size)
 	mem := make([]byte, all)
 	data, _ := ringLayout(0, size)
-	r := newRing(mem, data, 1)
+	r := newRing(mem, data, 0, 1)
 	d := newRingDefs(mem[ringHeaderBytes+data:], r.word(ringAtDefsTail), nil)
 	return d, newRingIDs(d.mem, d.tail)
 }

@@ -10,7 +10,7 @@ import (
 //
 //	8   time of the call's end, ns since the recorder's start
 //	16  0, 32 bits; op, 16 bits; 1 if the call failed, 16 bits
-//	24  position of the call's frame
+//	24  position of the call's frame | its shard<<56
 //	32  duration in ns
 //	40  MaxCounts counts, 32 bits each
 //	56  number of bits of the bitmaps, 32 bits each
@@ -24,7 +24,7 @@ const (
 // CallToken names a call that Recorder.Call has taken, for its outcome. The zero
 // token is that of a call that was not, or whose outcome is not wanted.
 type CallToken struct {
-	at     uint64 // position of its frame in the ring + 1; 0 for none
+	at     uint64 // position of its frame in the ring + 1, with its shard; 0 for none
 	monoNS int64  // its time
 	op     Op
 }
@@ -41,7 +41,6 @@ func (r *Recorder) Outcome(t CallToken, o *Outcome) {
 	if t.at == 0 || !r.On() {
 		return
 	}
-	mono, wall := r.now()
 	header, kind := ringOutcomeBytes, uint64(ringOutcome)
 	if r.sim != nil {
 		header, kind = ringOutcomeBytes+8, ringOutcomeWall
@@ -54,30 +53,27 @@ func (r *Recorder) Outcome(t CallToken, o *Outcome) {
 		r.ring.lostOutcomes.Add(1)
 		return
 	}
-	pos, state := r.ring.claim(n)
-	if state == claimFull && r.block {
-		pos, state = r.ring.claimWait(n)
-	}
+	p, state := r.take(n)
 	if state != claimDone {
 		if state == claimFull {
 			r.ring.lostOutcomes.Add(1)
 		}
 		return
 	}
-	b := r.ring.frame(pos, n)
+	b := p.frame(p.pos, n)
 	op := uint64(t.op) << 32
 	if o.Failed {
 		op |= 1 << 48
 	}
-	putRingWord(b, 8, uint64(mono))
+	putRingWord(b, 8, uint64(p.monoNS))
 	putRingWord(b, 16, op)
 	putRingWord(b, 24, t.at-1)
-	putRingWord(b, 32, uint64(max(mono-t.monoNS, 0)))
+	putRingWord(b, 32, uint64(max(p.monoNS-t.monoNS, 0)))
 	putRingWord(b, 40, uint64(o.Counts[0])|uint64(o.Counts[1])<<32)
 	putRingWord(b, 48, uint64(o.Counts[2])|uint64(o.Counts[3])<<32)
 	putRingWord(b, 56, uint64(uint32(o.Bits[0].N))|uint64(uint32(o.Bits[1].N))<<32)
 	if r.sim != nil {
-		putRingWord(b, ringOutcomeBytes, uint64(wall))
+		putRingWord(b, ringOutcomeBytes, uint64(r.sim.Wall()))
 	}
 	at := header
 	for i := range o.Bits {
@@ -86,7 +82,7 @@ func (r *Recorder) Outcome(t CallToken, o *Outcome) {
 			at += 8
 		}
 	}
-	r.ring.commit(pos, uint64(n), kind)
+	r.put(p, n, kind)
 	runtime.KeepAlive(r) // and with it the ring's mapping
 }
 
@@ -102,11 +98,11 @@ func (c *ringReader) outcome(b []byte, wall bool) {
 	f.Args = b[16:]
 }
 
-var errRingOutcome = errors.New("ring frame: an outcome whose bitmaps are not as long as it says")
+var errRingOutcome = errors.New("ring frame: an outcome of no call, or whose bitmaps are not as long as it says")
 
 // ringOutcomeReader takes outcomes from ring frames, which it does not trust.
 type ringOutcomeReader struct {
-	call       uint64 // position of the call's frame
+	call       uint64 // position of the call's frame, with its shard
 	durationNS int64
 	outcome    Outcome
 }
@@ -145,8 +141,8 @@ func (d *ringOutcomeReader) decode(f *ringFrame) error {
 	return nil
 }
 
-// pendingCalls knows the sequence numbers of the calls whose outcome has not
-// come, by their position in the ring. Both grow from call to call.
+// pendingCalls knows the sequence numbers of the calls of one shard whose outcome
+// has not come, by their position. Both grow from call to call.
 //
 // An outcome mostly comes soon or, for a prefetch, a while later; of a call
 // whose outcome never comes an entry stays. So the oldest are forgotten when
@@ -154,6 +150,7 @@ func (d *ringOutcomeReader) decode(f *ringFrame) error {
 type pendingCalls struct {
 	list      []pendingCall
 	forgotten uint64 // position behind the last call that was forgotten
+	most      int    // of calls without outcome that are kept; maxPendingCalls if zero
 }
 
 type pendingCall struct {
@@ -178,7 +175,11 @@ func (p *pendingCalls) add(pos, seq uint64) {
 // much, so that there is room for as much again.
 func (p *pendingCalls) compact() {
 	p.list = slices.DeleteFunc(p.list, func(c pendingCall) bool { return c.seq == noSeq })
-	if more := len(p.list) - maxPendingCalls; more > 0 {
+	most := p.most
+	if most == 0 {
+		most = maxPendingCalls
+	}
+	if more := len(p.list) - most; more > 0 {
 		p.forgotten = p.list[more-1].pos + 1
 		p.list = slices.Delete(p.list, 0, more)
 	}

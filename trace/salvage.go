@@ -230,7 +230,7 @@ func (r *Repair) add(d Damage) {
 func (s *salvage) run() error {
 	s.from = lastFrame{
 		wallNS:   s.r.header.WallStartNS,
-		outcomes: map[uint64]bool{}, oldOutcomes: map[movedOutcome]bool{},
+		outcomes: map[uint64]bool{}, oldOutcomes: map[movedOutcome]int{},
 	}
 	s.r.OnOutcome(func(o *OutcomeRecord) { s.outcome = o })
 	for more := true; more; {
@@ -312,6 +312,7 @@ func (s *salvage) keep(h *frameHeader, payload []byte, record bool) error {
 		if ft.parse(payload) == nil && max(ft.records, ft.dropped, ft.lostOutcomes) < maxCalls {
 			s.calls, s.dropped = max(s.calls, ft.records+ft.dropped), max(s.dropped, ft.dropped)
 			s.sealedLost = ft.lostOutcomes
+			s.w.drift = ft.drift
 		}
 		return nil
 	case !t.valid:

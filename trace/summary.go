@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 )
 
 // SummarizeNative counts what the native trace file at path holds: from its
@@ -36,6 +37,9 @@ func (r *NativeReader) Summarize() (*Summary, error) {
 		scan.damage = r.tail(scan.end)
 	}
 	scan.summarize(s)
+	if r.counted && r.counters.dropped < math.MaxInt64 {
+		s.Dropped = max(s.Dropped, int64(r.counters.dropped)) // where there was no room for a notice
+	}
 	if scan.damage != nil {
 		s.Damage = r.named(scan.damage)
 		if r.warn != nil {
@@ -84,6 +88,9 @@ func (s *Summary) fromFooter(ft *footer, end int64) {
 	s.Blocks, s.Bytes = int64(len(ft.blocks)), end
 	s.Dropped, s.DropRanges = int64(ft.dropped), ft.drops
 	s.Lost = lost(ft.nextSeq, ft.records)
+	if ft.drift > 0 {
+		s.ClockDriftKnown, s.ClockDrift = true, time.Duration(min(ft.drift-1, math.MaxInt64))
+	}
 	s.OutcomeTotals, s.LostOutcomes = ft.outcomes, int64(ft.lostOutcomes)
 	for i := range ft.outcomes {
 		s.Outcomes += ft.outcomes[i].Outcomes

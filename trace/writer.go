@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/mmapio"
 )
 
 // appendFile is the output of a writer: a file that grows at its end.
@@ -83,6 +85,8 @@ type writer struct {
 	blocks       []blockEntry
 	outcomes     [numOps]OutcomeTotal
 	lostOutcomes uint64
+	drift        clockDrift
+	unnoticed    uint64 // calls given up, where there was no room to say so
 	closed       bool
 
 	// The present block.
@@ -258,6 +262,9 @@ func (w *writer) encodeOutcome(row *Row, seq uint64, durationNS int64, o *Outcom
 // LostOutcomes notes that total outcomes were lost since the start.
 func (w *writer) LostOutcomes(total uint64) { w.lostOutcomes = total }
 
+// Drift notes how far the clock of the calls was seen to be off the system's.
+func (w *writer) Drift(d time.Duration) { w.drift = clockDrift(max(d, 0)) + 1 }
+
 // encode writes the frames of a call: definitions that it needs, then its own.
 func (w *writer) encode(row *Row, f *foreignOp, rec *Record, a *Args) error {
 	if err := w.room(rec.Seq); err != nil {
@@ -299,6 +306,7 @@ func (w *writer) Drops(total uint64) error {
 	if w.closed {
 		return errWriterClosed
 	}
+	w.unnoticed = total // until it is written
 	if err := w.room(w.counters.nextSeq); err != nil {
 		return fmt.Errorf("write drop notice: %w", err)
 	}
@@ -356,23 +364,41 @@ func (w *writer) Sync() error {
 }
 
 // Close seals the file with its footer and closes it. Where that is not
-// possible the file stays as a crash would leave it, readable. Close may be
-// called twice.
+// possible the file stays as a crash would leave it, readable, with the counts
+// in its header. Close may be called twice.
 func (w *writer) Close() error {
 	if w.closed {
 		return nil
 	}
 	w.closed = true
-	err := w.seal()
+	var err error
+	if fault := mmapio.Guard(func() { err = w.seal() }); fault != nil {
+		err = fault
+	}
 	if err != nil {
-		w.flush()
+		w.counters.dropped = max(w.counters.dropped, w.unnoticed)
+		_ = mmapio.Guard(w.flush) // a header that is gone has no counts
 		err = fmt.Errorf("seal trace: %w", err)
 	}
 	return errors.Join(err, w.f.Close())
 }
 
+// reserved is an appendFile that holds space back for its end.
+type reserved interface{ UseReserve() }
+
 // seal makes the footer durable before the counters say that it is there.
 func (w *writer) seal() error {
+	if f, ok := w.f.(reserved); ok {
+		f.UseReserve()
+	}
+	if w.unnoticed > w.counters.dropped {
+		if err := w.room(w.counters.nextSeq); err != nil {
+			return err
+		}
+		if err := w.dropNotice(w.unnoticed); err != nil {
+			return err
+		}
+	}
 	at := w.f.Offset()
 	if err := w.emit(kindFooter, 0, w.footer().append(w.call[:frameStart])); err != nil {
 		return err
@@ -390,7 +416,7 @@ func (w *writer) footer() *footer {
 	ft := &footer{
 		records: w.counters.records, dropped: w.counters.dropped, nextSeq: w.counters.nextSeq,
 		minMonoNS: w.minMono, maxMonoNS: w.counters.maxMonoNS, drops: w.drops, blocks: w.blocks,
-		timed: true, lostOutcomes: w.lostOutcomes,
+		timed: true, lostOutcomes: w.lostOutcomes, drift: w.drift,
 	}
 	for op := range w.outcomes {
 		if t := &w.outcomes[op]; t.Outcomes > 0 {

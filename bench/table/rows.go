@@ -75,7 +75,7 @@ var rows = []row{
 	{"traced call, 1 key: allocations", key{traced(1, 1, "call").name, "allocs/op"}, key{}, []goal{{atMost, 0}}},
 	{"two writers in a burst against one, 1 key", traced(1, 2, "call"), traced(1, 1, "call"), []goal{{speedOfFloor, 1.6}}},
 	{"two writers in a burst against one, 32 keys", traced(32, 2, "call"), traced(32, 1, "call"), []goal{{speedOfFloor, 1.6}}},
-	{"the same, 1 key, a ring for each writer", key{"TracedCall/recording=on/keys=1/producers=2/mode=apart", "ns/op"}, traced(1, 1, "call"), nil},
+	{"the same, 1 key, a recorder for each writer", key{"TracedCall/recording=on/keys=1/producers=2/mode=apart", "ns/op"}, traced(1, 1, "call"), nil},
 	{"tail at 5 µs spacing, p99.9", key{"Tail", "p99.9-call-ns"}, key{"Tail", "p99.9-floor-ns"}, []goal{{aboveFloor, 300}}},
 	{"tail at 5 µs spacing, p99.99", key{"Tail", "p99.99-call-ns"}, key{"Tail", "p99.99-floor-ns"}, []goal{{aboveFloor, 1000}}},
 	{"drain alone, 1 key, known list", drain(1, "lists=repeated/mode=drain"), drain(1, "mode=floor"), []goal{{speedOfFloor, 0.8}}},
@@ -118,6 +118,7 @@ var rows = []row{
 	{"two callers against one, four of the first and one of the second", key{"Callers/op=both/callers=2", "ns/op"}, key{"Callers/op=both/callers=1", "ns/op"}, nil},
 	{"calls during eviction of 20 % of 1 M, p99.99", key{eviction1M, "p99.99-evicting-ns"}, key{eviction1M, "p99.99-quiet-ns"}, []goal{{aboveFloor, 1e6}}},
 	{"longest hold of L1's lock meanwhile", key{"Hold", "max-evict-ns"}, key{}, []goal{{atMost, 200_000}}},
+	{"longest hold where all but 1,000 of 800,000 objects are locked", key{"Hold", "max-locked-ns"}, key{}, []goal{{atMost, 200_000}}},
 }
 
 // cells returns the row of the table.

@@ -103,6 +103,7 @@ func (r *Result) WriteText(w io.Writer) error {
 	t.row("Evicted (GiB)", gib(s.EvictedBytes))
 	t.row("L2 stored (GiB)", gib(s.L2StoredBytes))
 	t.row("L2 loaded (GiB)", gib(s.L2LoadedBytes))
+	t.row("L2 evicted (GiB)", gib(s.L2EvictedBytes))
 	t.row("L1 used (GiB)", gib(s.UsedBytes))
 	t.row("L1 capacity (GiB)", gib(s.CapacityBytes))
 	t.section("Waiting (ms)", '-')
@@ -231,6 +232,7 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 			"eviction_passes": s.EvictionPasses, "evicted_keys": s.EvictedKeys, "evicted_bytes": s.EvictedBytes,
 			"l2_stored_keys": s.L2StoredKeys, "l2_stored_bytes": s.L2StoredBytes,
 			"l2_loaded_keys": s.L2LoadedKeys, "l2_loaded_bytes": s.L2LoadedBytes,
+			"l2_eviction_passes": s.L2EvictionPasses, "l2_evicted_keys": s.L2EvictedKeys, "l2_evicted_bytes": s.L2EvictedBytes,
 			"temporary_freed_keys": s.TemporaryFreedKeys, "pending_prefetches": s.PendingPrefetches,
 		},
 		r.PrefetchWait.summary(), r.Lag.summary(), calls,

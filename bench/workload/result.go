@@ -129,6 +129,9 @@ func since(after, before sm.Stats) sm.Stats {
 		{&after.L2StoredBytes, before.L2StoredBytes},
 		{&after.L2LoadedKeys, before.L2LoadedKeys},
 		{&after.L2LoadedBytes, before.L2LoadedBytes},
+		{&after.L2EvictionPasses, before.L2EvictionPasses},
+		{&after.L2EvictedKeys, before.L2EvictedKeys},
+		{&after.L2EvictedBytes, before.L2EvictedBytes},
 		{&after.TemporaryFreedKeys, before.TemporaryFreedKeys},
 	} {
 		*f.count -= f.base

@@ -111,7 +111,7 @@ func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Te
 	}
 	t, err := telemetry.Start(opt)
 	if errors.Is(err, telemetry.ErrEndpoint) && !f.cmd.Flags().Changed("prometheus-port") && f.linger == 0 {
-		a.log.Warn(fmt.Sprintf("no metrics endpoint: %v (--prometheus-port sets another)", err))
+		a.log.Warn(fmt.Sprintf("%v; going on without (--prometheus-port sets another)", err))
 		opt.Port = -1
 		t, err = telemetry.Start(opt)
 	}

@@ -30,18 +30,22 @@ func (f *smFlags) define(cmd *cobra.Command) {
 	f.cmd = cmd
 	f.cfg = sm.DefaultConfig()
 	f.initGB = f.cfg.L1.InitSizeBytes >> 30
-	section(cmd, "Storage manager", func(flags *pflag.FlagSet) {
+	section(cmd, "Storage manager, L1", func(flags *pflag.FlagSet) {
 		flags.Var(floatValue{&f.sizeGB}, "l1-size-gb", "size of L1 in GiB; this or --l1-manager is required")
 		flags.Var(listValue{&f.managers}, "l1-manager", "one of several L1s, as a JSON object with type DRAM, tag and size_gb, and if wanted align_bytes, use_lazy, write_ttl_seconds, read_ttl_seconds and eviction; repeat it in the order in which writes try them. An --l2-adapter says with affinity_tag which it serves")
-		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "what leaves L1 first: LRU, ARC, IsolatedLRU (LRU by cache salt, with --quota), noop (nothing); beyond LMCache's: S3FIFO (one-hit keys first), LeafLRU (LRU that keeps a chunk for as long as one that extends it); required")
-		flags.Var(floatValue{&f.cfg.Eviction.Watermark}, "eviction-trigger-watermark", "used share of L1 at which a cycle evicts")
-		flags.Var(floatValue{&f.cfg.Eviction.Ratio}, "eviction-ratio", "share of the keys that one cycle evicts")
-		flags.Var(quotaValue{listValue{&f.quotas}}, "quota", "budget of a cache salt in GiB, _default for the empty salt; repeat it for more. For IsolatedLRU: in L1, salts without a quota share what the quotas leave")
 		boolPair(flags, &f.cfg.L1.UseLazy, "l1-use-lazy", "touch the pages of L1 when they are first used; the capacity is the same either way")
 		flags.Var(intValue[int64]{&f.cfg.L1.AlignBytes}, "l1-align-bytes", "alignment of objects in L1, a power of two")
 		flags.Var(intValue[int64]{&f.cfg.L1.WriteTTLSeconds}, "l1-write-ttl-seconds", "life of a reservation")
 		flags.Var(intValue[int64]{&f.cfg.L1.ReadTTLSeconds}, "l1-read-ttl-seconds", "life of a read lock")
-		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade. Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
+	})
+	section(cmd, "Storage manager, eviction from L1", func(flags *pflag.FlagSet) {
+		flags.Var(choiceValue{&f.cfg.Eviction.Policy, sm.EvictionPolicies}, "eviction-policy", "what leaves L1 first: LRU, ARC, IsolatedLRU (LRU by cache salt, with --quota), noop (nothing); beyond LMCache's: S3FIFO (one-hit keys first), LeafLRU (LRU that keeps a chunk for as long as one that extends it); required")
+		flags.Var(floatValue{&f.cfg.Eviction.Watermark}, "eviction-trigger-watermark", "used share of L1 at which a cycle evicts")
+		flags.Var(floatValue{&f.cfg.Eviction.Ratio}, "eviction-ratio", "share of the keys that one cycle evicts")
+		flags.Var(quotaValue{listValue{&f.quotas}}, "quota", "budget of a cache salt in GiB, _default for the empty salt; repeat it for more. For IsolatedLRU: in L1, salts without a quota share what the quotas leave")
+	})
+	section(cmd, "Storage manager, L2", func(flags *pflag.FlagSet) {
+		flags.Var(listValue{&f.cfg.L2Adapters}, "l2-adapter", fmt.Sprintf("an L2 store as a JSON object with a type; repeat it for a cascade (docs/l2.md). Its eviction block has eviction_policy (as --eviction-policy), trigger_watermark and eviction_ratio. Types in this build: %s", strings.Join(slices.Sorted(maps.Keys(adapterKinds)), ", ")))
 		flags.Var(choiceValue{&f.cfg.StorePolicy, sm.StorePolicies}, "l2-store-policy", "default, or skip_l1: objects leave L1 when they are in L2")
 		flags.Var(choiceValue{&f.cfg.PrefetchPolicy, sm.PrefetchPolicies}, "l2-prefetch-policy", "default, or retain: what a prefetch loads stays in L1")
 		for _, name := range []string{"l2-store-policy", "l2-prefetch-policy"} {

@@ -21,6 +21,7 @@ import (
 // is gone at the next one.
 type Ticks struct {
 	line atomic.Pointer[line] // nil: the counter is not to be trusted (any more), Now asks the system
+	lead atomic.Pointer[lead] // stored before line is cleared; nil: the counter was not ahead
 	due  int64                // for Renew
 	last pair                 // that the line was laid through
 	step time.Duration        // to the next renewal
@@ -34,8 +35,9 @@ const TicksBound = 100 * time.Microsecond
 const (
 	ticksFirstLook = 2 * time.Millisecond // NewTicks measures the rate over this
 	ticksFirstStep = 10 * time.Millisecond
-	ticksLastStep  = time.Second // between renewals, in the end
-	maxSlew        = 500e-6      // as much as the system's clock is steered
+	ticksLastStep  = time.Second      // between renewals, in the end
+	maxSlew        = 500e-6           // as much as the system's clock is steered
+	maxLead        = 10 * time.Second // beyond which time does go back
 )
 
 // line turns ticks into ns. It is immutable.
@@ -53,6 +55,13 @@ func (l *line) at(ticks uint64) int64 {
 	hi, lo := bits.Mul64(uint64(d), l.mult)
 	return l.ns + int64(hi<<32|lo>>32)
 }
+
+// lead is how far the counter was ahead of the system's clock when it was given
+// up. Time does not go back then: it runs at half its speed until the system's
+// clock has caught up.
+type lead struct{ since, ns int64 }
+
+func (d *lead) at(now int64) int64 { return max(now, now+d.ns-(now-d.since)/2) }
 
 // pair is one moment on both clocks.
 type pair struct {
@@ -120,14 +129,24 @@ func takePair() pair {
 	return best
 }
 
-// Now returns the time of Real.Now.
+// Now returns the time of Real.Now. It does not go back when the counter is given
+// up, unless it was ahead beyond reason.
 //
 //go:nosplit
 func (t *Ticks) Now() int64 {
 	if l := t.line.Load(); l != nil {
 		return l.at(readTSC())
 	}
-	return Real{}.Now()
+	return t.system()
+}
+
+// system returns the system's time, no earlier than what the counter has told.
+func (t *Ticks) system() int64 {
+	now := Real{}.Now()
+	if d := t.lead.Load(); d != nil {
+		return d.at(now)
+	}
+	return now
 }
 
 // Due returns the time from which on Renew wants to be called; it belongs to
@@ -149,6 +168,9 @@ func (t *Ticks) Renew() error {
 	t.max.Store(max(t.max.Load(), off, -off))
 	rate, ok := rateOf(t.last, now)
 	if off > int64(TicksBound) || off < -int64(TicksBound) || !ok {
+		if off < 0 && off > -int64(maxLead) {
+			t.lead.Store(&lead{now.ns, -off})
+		}
 		t.line.Store(nil)
 		t.due = Never
 		return fmt.Errorf("the time stamp counter was %v off the system's clock", time.Duration(off))

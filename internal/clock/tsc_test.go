@@ -52,11 +52,25 @@ func TestTicksGiveUp(t *testing.T) {
 		ticks.line.Store(&wrong)
 		for start := (Real{}).Now(); (Real{}).Now() < start+int64(5*time.Millisecond); {
 		}
+		told := ticks.Now()
 		if err := ticks.Renew(); err == nil || ticks.Drift() <= TicksBound {
 			t.Errorf("%s: %v, drift %v; want an error", name, err, ticks.Drift())
 		}
-		if before, now := (Real{}).Now(), ticks.Now(); now < before || now > before+int64(time.Second)/2 {
-			t.Errorf("%s: Now is %d after %d", name, now, before)
+		before := (Real{}).Now()
+		now := ticks.Now()
+		ahead := max(told-before, 0)
+		if now < before || now < told || now > before+ahead+int64(time.Second)/2 {
+			t.Errorf("%s: Now is %d after %d and %d", name, now, before, told)
+		}
+		// Half as fast until the lead is made up for.
+		if d := ticks.lead.Load(); (d != nil) != (ahead > 0) {
+			t.Errorf("%s: lead %+v, ahead by %d", name, d, ahead)
+		} else if d != nil {
+			for _, c := range []struct{ at, want int64 }{{d.since, d.since + d.ns}, {d.since + d.ns, d.since + d.ns + d.ns/2 + d.ns%2}, {d.since + 2*d.ns, d.since + 2*d.ns}, {d.since + 9*d.ns, d.since + 9*d.ns}} {
+				if got := d.at(c.at); got != c.want {
+					t.Errorf("%s: %+v at %d is %d; want %d", name, d, c.at, got, c.want)
+				}
+			}
 		}
 		if ticks.Due() != Never || ticks.Renew() != nil {
 			t.Errorf("%s: wants to be renewed at %d", name, ticks.Due())

@@ -34,7 +34,7 @@ var arrows = []row{
 	{"telemetry", []string{"event"}},
 	{"trace", []string{"mmapio", "internal/pyfmt"}},
 	{"trace/lct", []string{"trace", "mmapio", "internal/pyfmt"}},
-	{"trace/tracefile", []string{"trace", "trace/lct"}},
+	{"trace/tracefile", []string{"trace", "trace/lct", "mmapio"}},
 
 	// The storage manager and its tiers, which do not know each other.
 	{"evict", nil},
@@ -69,6 +69,7 @@ var monopolies = []monopoly{
 	{"github.com/spf13/cobra", []string{"cmd/*"}, false},
 	{"go.opentelemetry.io", []string{"telemetry"}, false},
 	{"github.com/prometheus", []string{"telemetry"}, false},
+	{"github.com/redis/go-redis", []string{"l2/resp"}, false},
 	{"github.com/minio/minio-go", []string{"l2/s3"}, false},
 }
 

@@ -1,29 +1,52 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lmcache/lmcache-go/kv"
 )
 
 // leftoverAge is how long ago a temporary file of LMCache must have been
 // written before it counts as left behind: it has no lock that would say so.
 const leftoverAge = 10 * 60 // seconds
 
-// recover counts the objects that the folder has.
+// recover counts the objects that the folder has, and tells of them in the order
+// in which they were written.
 func (s *Store) recover() error {
-	return eachFile(s.c.BasePath, func(e fs.DirEntry) bool {
+	type file struct {
+		key     kv.ObjectKey
+		size    int64
+		written int64 // ns of Unix time
+	}
+	var files []file
+	err := eachFile(s.c.BasePath, func(e fs.DirEntry) bool {
 		if k, ok := parseName(e.Name()); ok && e.Type().IsRegular() {
 			if info, err := e.Info(); err == nil {
 				s.know(s.shard(&k), k, info.Size())
+				if s.env.Found != nil {
+					files = append(files, file{k, info.Size(), info.ModTime().UnixNano()})
+				}
 			}
 		}
 		return true
 	})
+	if len(files) > 0 {
+		slices.SortFunc(files, func(a, b file) int { return cmp.Compare(a.written, b.written) })
+		keys, sizes := make([]kv.ObjectKey, len(files)), make([]int64, len(files))
+		for i, f := range files {
+			keys[i], sizes[i] = f.key, f.size
+		}
+		s.env.Found(keys, sizes)
+	}
+	return err
 }
 
 // eachFile calls f for the entries of a folder, in no order, until it says false.

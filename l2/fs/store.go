@@ -36,6 +36,7 @@ type Store struct {
 	used     atomic.Int64 // bytes of files that this process knows to be there
 	disk     diskGuard
 	noDirect atomic.Bool // the file system has no direct I/O
+	outage   l2.Outage
 	closing  chan struct{}
 	sweep    sync.WaitGroup
 }
@@ -46,7 +47,7 @@ type Store struct {
 type shard struct {
 	mu    sync.Mutex
 	locks map[kv.ObjectKey]int32
-	sizes map[kv.ObjectKey]int64 // of known files; nil without a capacity
+	sizes map[kv.ObjectKey]int64 // of known files; nil where nobody asks for them
 }
 
 func (s *Store) shard(k *kv.ObjectKey) *shard {
@@ -57,8 +58,8 @@ func (s *Store) shard(k *kv.ObjectKey) *shard {
 	return &s.shards[h%uint(len(s.shards))]
 }
 
-// New opens the folder, and makes it if need be. With a capacity it counts the
-// files that are there, before it returns.
+// New opens the folder, and makes it if need be. With a capacity, or a policy
+// that evicts, it counts the files that are there, before it returns.
 func New(name string, c Config, env l2.Env) (*Store, error) {
 	s := &Store{name: name, c: c, env: env, temp: filepath.Join(c.BasePath, c.TempDir),
 		bounce: make(chan []byte, 2*c.Workers), closing: make(chan struct{})}
@@ -72,11 +73,11 @@ func New(name string, c Config, env l2.Env) (*Store, error) {
 	}
 	for i := range s.shards {
 		s.shards[i].locks = map[kv.ObjectKey]int32{}
-		if c.CapacityBytes > 0 {
+		if c.CapacityBytes > 0 || env.Found != nil {
 			s.shards[i].sizes = map[kv.ObjectKey]int64{}
 		}
 	}
-	if c.CapacityBytes > 0 && !c.SkipRecovery {
+	if s.shards[0].sizes != nil && !c.SkipRecovery {
 		if err := s.recover(); err != nil {
 			return nil, err
 		}
@@ -131,10 +132,11 @@ func (s *Store) know(sh *shard, k kv.ObjectKey, size int64) {
 // forget notes that a file of so many bytes is gone. The caller holds sh.mu.
 func (s *Store) forget(sh *shard, k kv.ObjectKey, size int64) {
 	if sh.sizes != nil {
-		size = sh.sizes[k]
+		s.used.Add(-sh.sizes[k])
 		delete(sh.sizes, k)
+		return
 	}
-	for { // without a list of files, one of another process may go that was never counted
+	for { // a file of another process may go, which was never counted
 		used := s.used.Load()
 		if s.used.CompareAndSwap(used, max(used-size, 0)) {
 			return
@@ -147,6 +149,9 @@ func (s *Store) StoreBatch(objects []l2.Object) (keys int, bytes int64, err erro
 	for i := range objects {
 		o := &objects[i]
 		written, e := s.storeOne(o)
+		if !errors.Is(e, errName) { // which says nothing about the folder
+			e = s.outage.Report(&s.env, s.name, e)
+		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("store %v: %w", o.Key, e))
 		} else if written {
@@ -206,7 +211,7 @@ func (s *Store) LookupBatch(keys []kv.ObjectKey, found []bool) {
 			s.know(sh, *k, size)
 			sh.locks[*k]++
 			found[i] = true
-		case errors.Is(err, fs.ErrNotExist) && sh.sizes != nil:
+		case errors.Is(err, fs.ErrNotExist):
 			s.forget(sh, *k, 0)
 		}
 		sh.mu.Unlock()
@@ -253,9 +258,7 @@ func (s *Store) lost(path string, o *l2.Object) {
 	size, err := fileSize(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if sh.sizes != nil {
-			s.forget(sh, o.Key, 0)
-		}
+		s.forget(sh, o.Key, 0)
 	case err == nil && !s.holds(size, len(o.Bytes)) && size != roundUp(int64(len(o.Bytes)), page):
 		// Else it was written anew, or by fs_native with direct I/O, which can read it.
 		if unix.Unlink(path) == nil {
@@ -294,7 +297,7 @@ func (s *Store) deleteOne(k *kv.ObjectKey) bool {
 	if err == nil {
 		err = unix.Unlink(path)
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) && sh.sizes != nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.forget(sh, *k, size)
 	}
 	return err == nil

@@ -120,11 +120,7 @@ func (s *Store) start(kind int, bytes int64, done func(id l2.TaskID)) l2.TaskID 
 func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var (
-		res   l2.StoreResult
-		keys  []kv.ObjectKey
-		sizes []int64
-	)
+	var res l2.StoreResult
 	for _, o := range objects {
 		size := int64(len(o.Bytes))
 		if s.closed || s.objects[o.Key] != nil || s.used+size > s.capacity {
@@ -138,9 +134,7 @@ func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 		s.used += size
 		res.Keys++
 		res.Bytes += size
-		keys, sizes = append(keys, o.Key), append(sizes, size)
 	}
-	s.env.Stored(keys, sizes)
 	return s.start(storing, res.Bytes, func(id l2.TaskID) {
 		res.ID = id
 		s.stores = append(s.stores, res)
@@ -200,35 +194,29 @@ func (s *Store) SubmitLoad(objects []l2.Object) l2.TaskID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	loaded, bytes := kv.NewBitmap(len(objects)), int64(0)
-	var keys []kv.ObjectKey
 	for i, o := range objects {
 		if held := s.objects[o.Key]; held != nil && held.size == int64(len(o.Bytes)) {
 			copy(o.Bytes, held.bytes)
 			loaded.Set(i)
 			bytes += held.size
-			keys = append(keys, o.Key)
 		}
 	}
-	return s.start(loading, bytes, func(id l2.TaskID) {
-		s.env.Accessed(keys)
-		s.loads[id] = loaded
-	})
+	return s.start(loading, bytes, func(id l2.TaskID) { s.loads[id] = loaded })
 }
 
 // Delete removes keys that no lookup has locked.
 func (s *Store) Delete(keys []kv.ObjectKey) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var gone []kv.ObjectKey
+	n := 0
 	for _, k := range keys {
 		if o := s.objects[k]; o != nil && o.locks == 0 {
 			delete(s.objects, k)
 			s.used -= o.size
-			gone = append(gone, k)
+			n++
 		}
 	}
-	s.env.Deleted(gone)
-	return len(gone)
+	return n
 }
 
 // Usage says how full the store is.

@@ -2,8 +2,6 @@ package mock_test
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,8 +16,7 @@ const mib = 1 << 20
 // rig is a store of three objects of 1 MiB at 1 GiB/s, on virtual time.
 type rig struct {
 	l2.Adapter
-	clk *clock.Virtual
-	heard
+	clk     *clock.Virtual
 	notices int
 }
 
@@ -27,7 +24,7 @@ func newRig(t *testing.T, noPayload bool) *rig {
 	t.Helper()
 	r := &rig{clk: clock.NewVirtual(0)}
 	a, err := mock.New([]byte(`{"type": "mock", "max_size_gb": 0.0029296875, "mock_bandwidth_gb": 1, "other": []}`),
-		l2.Env{Clock: r.clk, Notify: func() { r.notices++ }, Listener: &r.heard, NoPayload: noPayload})
+		l2.Env{Clock: r.clk, Notify: func() { r.notices++ }, NoPayload: noPayload})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,29 +95,7 @@ func TestCapacityIsKept(t *testing.T) {
 	if n := r.Delete([]kv.ObjectKey{key(1)}); n != 1 {
 		t.Errorf("deleted %d once it was unlocked; want 1", n)
 	}
-	if want := "stored 1 stored 2 stored 3 deleted 2 deleted 1"; strings.Join(r.heard, " ") != want {
-		t.Errorf("the listener heard %q; want %q", r.heard, want)
-	}
 }
-
-// heard is a listener.
-type heard []string
-
-func (h *heard) note(what string, keys []kv.ObjectKey) {
-	for _, k := range keys {
-		*h = append(*h, fmt.Sprintf("%s %d", what, k.Hash[0]))
-	}
-}
-func (h *heard) Stored(keys []kv.ObjectKey, sizes []int64) {
-	for _, n := range sizes {
-		if n != mib {
-			*h = append(*h, fmt.Sprintf("size %d", n))
-		}
-	}
-	h.note("stored", keys)
-}
-func (h *heard) Accessed(keys []kv.ObjectKey) { h.note("accessed", keys) }
-func (h *heard) Deleted(keys []kv.ObjectKey)  { h.note("deleted", keys) }
 
 func TestLookupAndLoad(t *testing.T) {
 	r := newRig(t, false)

@@ -91,13 +91,13 @@ func TestTornSlots(t *testing.T) {
 			}
 			whole = image(t, path)
 		}
-		for cut := 0; cut <= 8192; cut += 512 {
+		for cut := 0; cut <= 8192; cut += 1024 {
 			b := bytes.Clone(whole)
 			copy(b[slot+cut:slot+8192], old[slot+cut:])
 			r := reopen(t, b, small)
 			loadRight(t, r, append(before, after...), cut >= 4096+3001)
 		}
-		for range 200 {
+		for range 50 {
 			b := bytes.Clone(whole)
 			b[slot+rand.IntN(8192)] ^= 1 << rand.IntN(8)
 			loadRight(t, reopen(t, b, small), append(before, after...), false)
@@ -157,7 +157,7 @@ func TestRandomCrashes(t *testing.T) {
 	all := objects(t, 0, 20)
 	has := map[int]bool{}
 	b := make([]byte, 131072)
-	for round := range 60 {
+	for round := range 25 {
 		path := filepath.Join(t.TempDir(), "device")
 		if err := os.WriteFile(path, b, 0o666); err != nil {
 			t.Fatal(err)

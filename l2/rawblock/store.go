@@ -1,6 +1,7 @@
 package rawblock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -31,6 +32,8 @@ type Store struct {
 	small buffers // a header and a block
 	large buffers // a slot
 	task  clock.Task
+
+	outage, ckptOutage l2.Outage
 
 	ckptMu  sync.Mutex // one checkpoint at a time; taken before mu
 	ckptSeq uint64     // of the newest copy; guarded by ckptMu
@@ -75,6 +78,7 @@ func New(c Config, env l2.Env) (_ *Store, err error) {
 	if err := s.recover(); err != nil {
 		return nil, err
 	}
+	s.tellFound()
 	if err := s.writeCheckpoint(false); err != nil { // from now on the slots count, not this index
 		return nil, fmt.Errorf("checkpoint of %s: %w", s.c.DevicePath, err)
 	}
@@ -83,6 +87,21 @@ func New(c Config, env l2.Env) (_ *Store, err error) {
 	s.Tasks = l2.NewTasks(env, s, l2.Effort{Workers: s.c.StoreWorkers, Batch: 1},
 		l2.Effort{Workers: s.c.LookupWorkers, Batch: 1024}, l2.Effort{Workers: s.c.LoadWorkers, Batch: 1})
 	return s, nil
+}
+
+// tellFound tells of what the index has, by slot: the index does not say when an
+// object was used.
+func (s *Store) tellFound() {
+	if s.env.Found == nil || len(s.objects) == 0 {
+		return
+	}
+	keys, sizes := make([]kv.ObjectKey, 0, len(s.objects)), make([]int64, len(s.objects))
+	for k := range s.objects {
+		sizes[len(keys)] = s.c.SlotBytes
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b kv.ObjectKey) int { return cmp.Compare(s.objects[a].slot, s.objects[b].slot) })
+	s.env.Found(keys, sizes)
 }
 
 // Name returns "raw_block".
@@ -139,7 +158,7 @@ func (s *Store) step(now int64) (next int64) {
 	}
 	s.dirty, s.written = false, now
 	s.mu.Unlock()
-	if s.writeCheckpoint(false) != nil {
+	if s.ckptOutage.Report(&s.env, "checkpoint of "+s.c.DevicePath, s.writeCheckpoint(false)) != nil {
 		s.mu.Lock()
 		s.dirty = true // once more after the interval
 		s.mu.Unlock()
@@ -168,6 +187,9 @@ func (s *Store) StoreBatch(objects []l2.Object) (keys int, bytes int64, err erro
 	for i := range objects {
 		o := &objects[i]
 		written, e := s.storeOne(o)
+		if !errors.Is(e, ErrTooLarge) && !errors.Is(e, ErrKey) { // which say nothing about the device
+			e = s.outage.Report(&s.env, s.Name(), e)
+		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("store %v: %w", o.Key, e))
 		} else if written {

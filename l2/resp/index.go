@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
 )
 
 // index is what this process knows of the store: the objects that it has put
@@ -19,12 +20,19 @@ type entry struct {
 	seen    int64 // length at the last lookup, while locked
 	locks   int32 // lookups that found it and are not unlocked
 	storing int32 // store tasks that have not completed
+
+	deleting bool // a Delete is on its way: nobody finds the key any more
 }
 
 // change applies f to key's entry and forgets one that says nothing.
 func (x *index) change(key kv.ObjectKey, f func(*entry)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.edit(key, f)
+}
+
+// edit is change for a caller that holds mu.
+func (x *index) edit(key kv.ObjectKey, f func(*entry)) {
 	e := x.of[key]
 	before := e.stored
 	f(&e)
@@ -36,26 +44,44 @@ func (x *index) change(key kv.ObjectKey, f func(*entry)) {
 	}
 }
 
-// beginStore keeps a key from Delete until endStore.
-func (x *index) beginStore(key kv.ObjectKey) { x.change(key, func(e *entry) { e.storing++ }) }
+// beginStore keeps keys from Delete until endStore.
+func (x *index) beginStore(objects []l2.Object) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range objects {
+		x.edit(objects[i].Key, func(e *entry) { e.storing++ })
+	}
+}
 
-// endStore ends a store; size is 0 if it failed.
-func (x *index) endStore(key kv.ObjectKey, size int64) {
+// endStore ends a store; stored[i] tells whether objects[i] is in the store.
+func (x *index) endStore(objects []l2.Object, stored []bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range objects {
+		size := int64(len(objects[i].Bytes))
+		x.edit(objects[i].Key, func(e *entry) {
+			e.storing--
+			if !stored[i] || size == 0 {
+				return
+			}
+			e.stored = size
+			if e.locks > 0 {
+				e.seen = size
+			}
+		})
+	}
+}
+
+// lock counts a lookup that found the key with a value of size bytes. It
+// reports false if the key is being deleted.
+func (x *index) lock(key kv.ObjectKey, size int64) (ok bool) {
 	x.change(key, func(e *entry) {
-		e.storing--
-		if size == 0 {
-			return
-		}
-		e.stored = size
-		if e.locks > 0 {
+		if ok = !e.deleting; ok {
+			e.locks++
 			e.seen = size
 		}
 	})
-}
-
-// lock counts a lookup that found the key with a value of size bytes.
-func (x *index) lock(key kv.ObjectKey, size int64) {
-	x.change(key, func(e *entry) { e.locks++; e.seen = size })
+	return ok
 }
 
 func (x *index) unlock(keys []kv.ObjectKey) {
@@ -88,17 +114,28 @@ func (x *index) length(key kv.ObjectKey) int64 {
 	return x.of[key].seen
 }
 
-// idle returns the keys that are neither locked nor being stored.
-func (x *index) idle(keys []kv.ObjectKey) []kv.ObjectKey {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// beginDelete returns the keys that are neither locked nor being stored, each
+// once, and keeps them from being found until endDelete.
+func (x *index) beginDelete(keys []kv.ObjectKey) []kv.ObjectKey {
 	var out []kv.ObjectKey
 	for _, key := range keys {
-		if e := x.of[key]; e.locks == 0 && e.storing == 0 {
-			out = append(out, key)
-		}
+		x.change(key, func(e *entry) {
+			if e.locks == 0 && e.storing == 0 && !e.deleting {
+				e.deleting = true
+				out = append(out, key)
+			}
+		})
 	}
 	return out
+}
+
+func (x *index) endDelete(key kv.ObjectKey, gone bool) {
+	x.change(key, func(e *entry) {
+		e.deleting = false
+		if gone && e.storing == 0 {
+			e.stored = 0
+		}
+	})
 }
 
 func (x *index) usedBytes() int64 {

@@ -96,7 +96,7 @@ func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	if err := l.check(addr); err != nil {
 		return nil, err
 	}
-	c, err := l.connect(ctx, network, addr)
+	c, err := l.connect(ctx, network, addr, false)
 	if err != nil && ctx.Err() == nil {
 		l.fail(addr, err)
 		return nil, &downError{addr, err}
@@ -105,7 +105,7 @@ func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // connect connects to a node, up or down.
-func (l *link) connect(ctx context.Context, network, addr string) (net.Conn, error) {
+func (l *link) connect(ctx context.Context, network, addr string, probe bool) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.opt.ConnectTimeout)
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
@@ -114,7 +114,7 @@ func (l *link) connect(ctx context.Context, network, addr string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, link: l, addr: addr}
+	c := &conn{Conn: raw, link: l, addr: addr, probe: probe}
 	l.mu.Lock()
 	closed := l.closed
 	if !closed {
@@ -186,7 +186,7 @@ func (l *link) probe(addr string, o *outage) {
 // ping asks a node for a sign of life. An error is one too ("NOAUTH", from a
 // node that wants a password first), but not that it is still loading.
 func (l *link) ping(addr string) error {
-	c, err := l.connect(l.ctx, "tcp", addr)
+	c, err := l.connect(l.ctx, "tcp", addr, true)
 	if err != nil {
 		return err
 	}
@@ -228,8 +228,9 @@ func (l *link) close() {
 // conn is a connection that waits for no byte longer than the request timeout.
 type conn struct {
 	net.Conn
-	link *link
-	addr string
+	link  *link
+	addr  string
+	probe bool // goes to a node that is down
 }
 
 // SyscallConn lets the client library see whether the other end has gone.
@@ -254,7 +255,14 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write fails at once to a node that is down: a pool may have many connections
+// to it, and each would wait for itself.
 func (c *conn) Write(b []byte) (int, error) {
+	if !c.probe {
+		if err := c.link.check(c.addr); err != nil {
+			return 0, err
+		}
+	}
 	written := 0
 	for {
 		if err := c.SetWriteDeadline(c.deadline()); err != nil {

@@ -43,7 +43,8 @@ type task struct {
 
 	left   int       // batches that have not completed
 	bits   kv.Bitmap // of a lookup and a load
-	stored l2.StoreResult
+	stored []bool    // of a store: is there now; each batch writes its part
+	result l2.StoreResult
 }
 
 func (t *task) size() int { return max(len(t.objects), len(t.keys)) }
@@ -122,13 +123,13 @@ func (s *Store) submit(t *task) l2.TaskID {
 	defer s.mu.Unlock()
 	s.lastID++
 	t.id = s.lastID
-	t.stored.ID = t.id
+	t.result.ID = t.id
 	switch q := &s.queues[t.kind]; {
 	case s.closed:
-		s.drop(t, errClosed)
-		s.complete(t)
+		t.result.Err = errClosed
+		s.publish(t)
 	case q.keys > 0 && q.keys+t.size() > maxQueuedKeys:
-		s.drop(t, errBusy)
+		t.result.Err = errBusy
 		s.later(func() { s.settle(t) })
 	case len(batches) == 0:
 		s.later(func() { s.settle(t) })
@@ -169,16 +170,6 @@ func (s *Store) later(f func()) {
 	})
 }
 
-// drop ends the claims of a task that is not done.
-func (s *Store) drop(t *task, err error) {
-	t.stored.Err = err
-	if t.kind == storing {
-		for i := range t.objects {
-			s.index.endStore(t.objects[i].Key, 0)
-		}
-	}
-}
-
 // settle adds outcomes of batches to a task, and completes it with the last.
 func (s *Store) settle(t *task, outcomes ...func()) {
 	s.mu.Lock()
@@ -187,7 +178,7 @@ func (s *Store) settle(t *task, outcomes ...func()) {
 	}
 	done := t.left == 0 || len(outcomes) == 0
 	if done {
-		s.complete(t)
+		s.publish(t)
 	}
 	s.mu.Unlock()
 	if done {
@@ -195,11 +186,12 @@ func (s *Store) settle(t *task, outcomes ...func()) {
 	}
 }
 
-// complete publishes a task's result; the caller holds mu.
-func (s *Store) complete(t *task) {
+// publish makes a task's result available; the caller holds mu.
+func (s *Store) publish(t *task) {
 	switch t.kind {
 	case storing:
-		s.stores = append(s.stores, t.stored)
+		s.index.endStore(t.objects, t.stored)
+		s.stores = append(s.stores, t.result)
 	case loading:
 		s.loads[t.id] = t.bits
 	case lookingUp:
@@ -270,13 +262,13 @@ func (s *Store) run(b batch) func() {
 	case loading:
 		return set(s.load(t.objects[b.from:b.to]))
 	}
-	keys, bytes, err := s.store(t.objects[b.from:b.to])
+	keys, bytes, err := s.store(t.objects[b.from:b.to], t.stored[b.from:b.to])
 	return func() {
 		t.left--
-		t.stored.Keys += keys
-		t.stored.Bytes += bytes
-		if t.stored.Err == nil {
-			t.stored.Err = err
+		t.result.Keys += keys
+		t.result.Bytes += bytes
+		if t.result.Err == nil {
+			t.result.Err = err
 		}
 	}
 }

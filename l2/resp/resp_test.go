@@ -2,11 +2,20 @@ package resp_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -748,6 +757,75 @@ func TestClusterSlotsMove(t *testing.T) {
 			t.Errorf("object %d after the move: %s; want 1", n, got)
 		}
 	}
+}
+
+// TLS with the machine's roots: a server whose certificate they do not sign is
+// refused.
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	s := newServer(t, redisPrograms)
+	tlsPort := freePort(t)
+	s.kill()
+	s.args = append(s.args, "--tls-port", tlsPort, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert,
+		"--tls-auth-clients", "no")
+	if !s.start() {
+		t.Skip("this server has no TLS")
+	}
+	config := map[string]any{"startup_nodes": "127.0.0.1:" + tlsPort, "tls_enable": true}
+	t.Setenv("SSL_CERT_FILE", cert) // read once, by the first check of a certificate
+	r := mustOpen(t, resp.Valkey, config)
+	o := object(1, 3<<20)
+	if got := r.store([]l2.Object{o}); got.Err != nil {
+		t.Fatal(got.Err)
+	}
+	into := []l2.Object{empty(1, 3<<20)}
+	if got := r.load(into); got != "1" || !bytes.Equal(into[0].Bytes, o.Bytes) {
+		t.Errorf("load %s; want 1", got)
+	}
+	s.kill()
+	if got := r.lookup(keys(1)...); got != "0" {
+		t.Errorf("lookup %s", got)
+	}
+	s.restart()
+	eventually(t, "the adapter is back", func() bool { return r.store([]l2.Object{o}).Err == nil })
+
+	config["startup_nodes"] = "localhost:" + tlsPort // a name that the certificate does not have
+	if _, err := open(t, resp.Valkey, config); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate for another name: %v", err)
+	}
+	config["startup_nodes"] = s.addr // no TLS there
+	config["connection_timeout"] = 0.3
+	if _, err := open(t, resp.Valkey, config); err == nil {
+		t.Error("TLS to a port without")
+	}
+}
+
+// certificate writes a certificate for 127.0.0.1 that signs itself.
+func certificate(t *testing.T, dir string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(crand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", bytes)
 }
 
 // Of several nodes that are no cluster the primary is taken.

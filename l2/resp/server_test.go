@@ -32,7 +32,10 @@ type server struct {
 func newServer(t testing.TB, programs []string, args ...string) *server {
 	t.Helper()
 	for _, name := range programs {
-		bin, err := exec.LookPath(name)
+		bin, err := exec.LookPath("../../build/tools/" + name) // where make tools puts it
+		if err != nil {
+			bin, err = exec.LookPath(name)
+		}
 		if err != nil {
 			continue
 		}

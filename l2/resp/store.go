@@ -30,6 +30,7 @@ type Store struct {
 	client redis.UniversalClient
 	index  index
 	ctx    context.Context // the link's: ends when Close gives up
+	sinks  sync.Pool       // of *[]byte: where the bytes of scratch memory go
 
 	virtual bool           // no workers: see submit
 	running sync.WaitGroup // workers, and what later started
@@ -100,10 +101,8 @@ func (s *Store) Name() string { return s.opt.Name }
 // SubmitStore sends what the store does not have.
 func (s *Store) SubmitStore(objects []l2.Object) l2.TaskID {
 	objects = unique(objects)
-	for i := range objects {
-		s.index.beginStore(objects[i].Key)
-	}
-	return s.submit(&task{kind: storing, objects: objects})
+	s.index.beginStore(objects)
+	return s.submit(&task{kind: storing, objects: objects, stored: make([]bool, len(objects))})
 }
 
 // unique returns the first object of each key.
@@ -178,11 +177,14 @@ func (s *Store) Delete(keys []kv.ObjectKey) int {
 	const most = 30 * time.Second
 	var wall clock.Real // a network takes the machine's time, whatever clock runs the rest
 	last := wall.Now() + int64(most)
-	keys = s.index.idle(keys)
 	n := 0
-	for len(keys) > 0 && wall.Now() < last {
-		part := keys[:min(len(keys), batchKeys)]
-		keys = keys[len(part):]
+	for part := range slices.Chunk(s.index.beginDelete(keys), batchKeys) {
+		if wall.Now() >= last {
+			for _, key := range part {
+				s.index.endDelete(key, false)
+			}
+			continue
+		}
 		deleted := make([]*redis.IntCmd, len(part))
 		errs := s.pipeline(len(part), func(p redis.Pipeliner, i int) redis.Cmder {
 			deleted[i] = p.Del(s.ctx, s.wireKey(part[i]))
@@ -191,10 +193,10 @@ func (s *Store) Delete(keys []kv.ObjectKey) int {
 		for i, key := range part {
 			if errs[i] == nil {
 				n += int(deleted[i].Val())
-				s.index.gone(key)
 			}
+			s.index.endDelete(key, errs[i] == nil)
 		}
-		s.report(deleting, errs)
+		_ = s.report(deleting, errs)
 	}
 	return n
 }
@@ -223,9 +225,9 @@ func (s *Store) release() {
 	s.link.close()
 }
 
-// store runs a batch of a store task: it returns what was newly written, and
-// the first error.
-func (s *Store) store(objects []l2.Object) (keys int, bytes int64, err error) {
+// store runs a batch of a store task: it marks what is in the store then, and
+// returns what was newly written, and the first error.
+func (s *Store) store(objects []l2.Object, stored []bool) (keys int, bytes int64, err error) {
 	names := make([]string, len(objects))
 	lengths := make([]*redis.IntCmd, len(objects))
 	errs := s.pipeline(len(objects), func(p redis.Pipeliner, i int) redis.Cmder {
@@ -252,18 +254,12 @@ func (s *Store) store(objects []l2.Object) (keys int, bytes int64, err error) {
 	}) {
 		errs[todo[j]] = err
 	}
-	for i, o := range objects {
-		size := int64(len(o.Bytes))
-		if errs[i] != nil {
-			s.index.endStore(o.Key, 0)
-			err = errors.Join(err, errs[i])
-			continue
-		}
-		if !has(i) {
+	for i := range objects {
+		stored[i] = errs[i] == nil
+		if stored[i] && !has(i) {
 			keys++
-			bytes += size
+			bytes += int64(len(objects[i].Bytes))
 		}
-		s.index.endStore(o.Key, size)
 	}
 	return keys, bytes, s.report(storing, errs)
 }
@@ -278,7 +274,9 @@ func (s *Store) load(objects []l2.Object) (loaded []bool) {
 		}
 	}
 	if s.env.NoPayload {
-		objects = s.elsewhere(objects)
+		var sink *[]byte
+		objects, sink = s.elsewhere(objects)
+		defer s.sinks.Put(sink)
 	}
 	errs := s.get(objects, todo, loaded)
 	var again []int
@@ -287,7 +285,7 @@ func (s *Store) load(objects []l2.Object) (loaded []bool) {
 			again = append(again, i)
 		}
 	}
-	s.report(loading, errs)
+	_ = s.report(loading, errs)
 	if len(todo) > 1 { // one of a pipeline is too long, those behind it may not be
 		for _, i := range again {
 			s.get(objects, []int{i}, loaded)
@@ -298,18 +296,23 @@ func (s *Store) load(objects []l2.Object) (loaded []bool) {
 
 // elsewhere gives objects memory of their own, that nobody looks at: bytes are
 // moved, and the caller's memory, which other objects share, stays as it is.
-func (s *Store) elsewhere(objects []l2.Object) []l2.Object {
+func (s *Store) elsewhere(objects []l2.Object) ([]l2.Object, *[]byte) {
 	total := 0
 	for i := range objects {
 		total += len(objects[i].Bytes)
 	}
-	sink := make([]byte, total)
+	sink, _ := s.sinks.Get().(*[]byte)
+	if sink == nil || len(*sink) < total {
+		sink = new([]byte)
+		*sink = make([]byte, total)
+	}
+	left := *sink
 	out := slices.Clone(objects)
 	for i := range out {
 		n := len(out[i].Bytes)
-		out[i].Bytes, sink = sink[:n:n], sink[n:]
+		out[i].Bytes, left = left[:n:n], left[n:]
 	}
-	return out
+	return out, sink
 }
 
 func (s *Store) get(objects []l2.Object, todo []int, loaded []bool) []error {
@@ -339,13 +342,12 @@ func (s *Store) lookup(keys []kv.ObjectKey) (found []bool) {
 	for i, key := range keys {
 		switch {
 		case errs[i] == nil && lengths[i].Val() > 0:
-			found[i] = true
-			s.index.lock(key, lengths[i].Val())
+			found[i] = s.index.lock(key, lengths[i].Val())
 		case errs[i] == nil || isAbsent(errs[i]):
 			s.index.gone(key)
 		}
 	}
-	s.report(lookingUp, errs)
+	_ = s.report(lookingUp, errs)
 	return found
 }
 

@@ -61,9 +61,13 @@ const (
 	unknown                // we gave up ourselves
 )
 
-func (b *breaker) report(now int64, a answer) {
+// report notes how a request ended, and reports whether this began an outage or
+// ended one.
+func (b *breaker) report(now int64, a answer) (began, ended bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	before := b.open
+	defer func() { began, ended = b.open && !before, before && !b.open }()
 	switch a {
 	case unknown:
 		b.trying = false
@@ -75,11 +79,12 @@ func (b *breaker) report(now int64, a answer) {
 		}
 		b.streak++
 		if b.open && !b.trying {
-			return // one that started before it opened
+			return false, false // one that started before it opened
 		}
 		if b.open || b.streak >= streakLen && now-b.since >= int64(streakSpan) {
 			b.cooldown = min(max(b.cooldown*2, b.min), b.max)
 			b.open, b.trying, b.until = true, false, now+int64(b.cooldown)
 		}
 	}
+	return began, ended
 }

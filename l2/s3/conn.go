@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/l2"
 )
 
 const (
@@ -36,11 +38,20 @@ const (
 
 var (
 	errAbsent   = errors.New("no such object")
-	errOpen     = errors.New("the store did not answer; it is asked again later")
 	errStalled  = errors.New("no byte moved for too long")
 	errChecksum = errors.New("the bytes do not have their checksum")
 	errCut      = errors.New("the request is over")
 )
+
+// errOpen is what requests fail with while the breaker is open, which the log says.
+var errOpen openError
+
+type openError struct{}
+
+func (openError) Error() string {
+	return "the store does not answer; it is asked again from time to time"
+}
+func (openError) Is(target error) bool { return target == l2.ErrReported }
 
 // sizeError reports an object of another size than is wanted; -1 if the store
 // does not say which.
@@ -56,6 +67,7 @@ type conn struct {
 	cfg       Config
 	core      *minio.Core
 	transport *http.Transport
+	log       *slog.Logger
 	clock     clock.Real
 	breaker   breaker
 	oneByOne  atomic.Bool // the store does not know DeleteObjects
@@ -64,8 +76,11 @@ type conn struct {
 // dialContext opens a connection; a test may lead it elsewhere.
 var dialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 
-func dial(cfg Config) (*conn, error) {
-	c := &conn{cfg: cfg, breaker: breaker{min: cfg.MinCooldown, max: cfg.MaxCooldown}}
+func dial(cfg Config, log *slog.Logger) (*conn, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	c := &conn{cfg: cfg, log: log, breaker: breaker{min: cfg.MinCooldown, max: cfg.MaxCooldown}}
 	c.transport = &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialContext,
@@ -124,15 +139,18 @@ func (c *conn) check(ctx context.Context) error {
 		}
 		return err
 	})
-	switch reply(err).Code {
-	case minio.NoSuchKey, minio.AccessDenied:
+	switch code := reply(err).Code; {
+	case err == nil, code == minio.NoSuchKey:
 		return nil
-	}
-	if err == nil {
+	case code == minio.AccessDenied:
+		c.log.Warn(c.name() + " denies access to an object that it does not have: these keys may not list it, or may not read it")
 		return nil
 	}
 	return fmt.Errorf("bucket '%s' at %s: %w", c.cfg.Bucket, c.cfg.Host, err)
 }
+
+// name says in the log what it is about.
+func (c *conn) name() string { return "L2 adapter s3: bucket '" + c.cfg.Bucket + "' at " + c.cfg.Host }
 
 // deadline is how long an object of size bytes may take, with all repetitions.
 func (c *conn) deadline(size int) time.Duration {
@@ -158,7 +176,12 @@ func (c *conn) try(ctx context.Context, limit time.Duration, tries int, f func(c
 		if parent.Err() != nil {
 			a = unknown // we hung up ourselves
 		}
-		c.breaker.report(c.clock.Now(), a)
+		switch began, ended := c.breaker.report(c.clock.Now(), a); {
+		case began:
+			c.log.Warn(c.name()+" does not answer; lookups miss and stores fail until it does", "error", err)
+		case ended:
+			c.log.Info(c.name() + " answers again")
+		}
 		if !again || n == tries {
 			return err
 		}
@@ -266,8 +289,8 @@ func reply(err error) (r minio.ErrorResponse) {
 	return r
 }
 
-// absent turns the store's words for a missing object into errAbsent.
-func absent(err error) error {
+// asAbsent turns the store's words for a missing object into errAbsent.
+func asAbsent(err error) error {
 	if reply(err).Code == minio.NoSuchKey {
 		return errAbsent
 	}
@@ -284,7 +307,7 @@ func (c *conn) head(ctx context.Context, name string) (size int64, err error) {
 	err = c.try(ctx, c.deadline(0), 0, func(ctx context.Context, _ *atomic.Int64) error {
 		info, err := c.core.StatObject(ctx, c.cfg.Bucket, name, minio.StatObjectOptions{})
 		size = info.Size
-		return absent(err)
+		return asAbsent(err)
 	})
 	return size, err
 }
@@ -310,7 +333,7 @@ func (c *conn) get(ctx context.Context, name string, b payload) error {
 		opts.Set("x-amz-checksum-mode", "ENABLED")
 		body, info, header, err := c.core.GetObject(ctx, c.cfg.Bucket, name, opts)
 		if err != nil {
-			return absent(err)
+			return asAbsent(err)
 		}
 		defer body.Close()
 		if info.Size >= 0 && info.Size != int64(b.size) {
@@ -366,7 +389,7 @@ func (c *conn) remove(ctx context.Context, names []string, gone func(name string
 
 func (c *conn) removeEach(ctx context.Context, left map[string]bool, gone func(name string), moved *atomic.Int64) error {
 	for name := range left {
-		if err := absent(c.core.RemoveObject(ctx, c.cfg.Bucket, name, minio.RemoveObjectOptions{})); err != nil && err != errAbsent {
+		if err := asAbsent(c.core.RemoveObject(ctx, c.cfg.Bucket, name, minio.RemoveObjectOptions{})); err != nil && err != errAbsent {
 			return err
 		}
 		moved.Add(1)

@@ -30,3 +30,6 @@ func Moving(a l2.Adapter) int {
 	defer s.mu.Unlock()
 	return s.moving
 }
+
+// ParseName is parseName.
+var ParseName = parseName

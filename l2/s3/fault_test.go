@@ -295,6 +295,29 @@ func TestForbiddenToAskIsAMiss(t *testing.T) {
 	}
 }
 
+// What a lookup has just missed is stored with one request, else with two.
+func TestStoreAsksOnce(t *testing.T) {
+	f := newFaulty(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(404)
+		}
+	})
+	r := f.rig(t, nil)
+	a, b := l2test.Object(l2test.Key(t, 1, "m", ""), 1000), l2test.Object(l2test.Key(t, 2, "m", ""), 1000)
+	r.Lookup(a.Key)
+	r.MustStore(a)
+	if f.count("HEAD") != 1 || f.count("PUT") != 1 {
+		t.Errorf("%q; want HEAD and PUT", f.requests)
+	}
+	r.MustStore(b)
+	if f.count("HEAD") != 2 || f.count("PUT") != 2 {
+		t.Errorf("%q; want HEAD and PUT twice", f.requests)
+	}
+	if found := r.Lookup(a.Key, b.Key); found.Count() != 2 || f.count("HEAD") != 2 {
+		t.Errorf("found %v with %d requests; want both, without another", found, f.count("HEAD"))
+	}
+}
+
 // The names of the reference, as they go over the wire.
 //
 // Source: reference storage-manager.md, section 8.3.

@@ -11,7 +11,14 @@ type known struct {
 	index   kv.Index
 	objects kv.Slab[object] // by slot of index
 	bytes   int64           // sum of the sizes
+
+	// What was asked for lately and was not there. A request that misses a key
+	// is followed by its store, which then need not ask again.
+	missed, missedBefore map[kv.ObjectKey]struct{}
 }
+
+// maxMissed bounds each of the two sets: together about 6 MiB.
+const maxMissed = 1 << 15
 
 type object struct {
 	size     int64
@@ -39,7 +46,25 @@ func (n *known) learn(k *kv.ObjectKey, size int64) *object {
 	o := n.objects.At(slot)
 	n.bytes += size - o.size
 	o.size = size
+	delete(n.missed, *k)
+	delete(n.missedBefore, *k)
 	return o
+}
+
+// miss notes that k is not there.
+func (n *known) miss(k *kv.ObjectKey) {
+	n.forget(k)
+	if n.missed == nil || len(n.missed) == maxMissed {
+		n.missedBefore, n.missed = n.missed, map[kv.ObjectKey]struct{}{}
+	}
+	n.missed[*k] = struct{}{}
+}
+
+// missing reports whether k was not there when it was asked for last.
+func (n *known) missing(k *kv.ObjectKey) bool {
+	_, now := n.missed[*k]
+	_, before := n.missedBefore[*k]
+	return now || before
 }
 
 // forget notes that k is gone, and reports whether it was known.

@@ -2,6 +2,7 @@ package s3_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -168,7 +169,9 @@ func TestServerGoneAndBack(t *testing.T) {
 	g := newGateway(t)
 	bucket := g.bucket(t)
 	way := newRelay(t, g.addr, 1<<60)
+	var log logged
 	r := l2test.NewRig(t, false, func(env l2.Env) (l2.Adapter, error) {
+		env.Log = log.logger()
 		return s3.New(configOf(way.Addr().String(), bucket, map[string]any{
 			"s3_breaker_initial_cooldown_s": 0.2, "s3_breaker_max_cooldown_s": 1}), env)
 	}, false)
@@ -189,7 +192,7 @@ func TestServerGoneAndBack(t *testing.T) {
 		if found := r.Lookup(l2test.Keys(objects...)...); found.Count() != 0 {
 			t.Fatalf("found %v", found)
 		}
-		if res := r.Store(objects[20:]...); res.Err == nil || !strings.Contains(res.Err.Error(), "10 of 10 objects are not stored") {
+		if res := r.Store(objects[20:]...); res.Err == nil || !strings.Contains(res.Err.Error(), "10 of 10 objects are not stored") || !errors.Is(res.Err, l2.ErrReported) {
 			t.Fatalf("store: %+v", res)
 		}
 		if n := r.Delete(l2test.Keys(objects...)); n != 0 {
@@ -209,6 +212,9 @@ func TestServerGoneAndBack(t *testing.T) {
 	r.MustStore(objects[20:]...)
 	if got := r.Usage().UsedBytes; got != 30*10_000 {
 		t.Errorf("%d bytes used; want 300000", got)
+	}
+	if down, up := log.count("does not answer"), log.count("answers again"); down != 1 || up != 1 {
+		t.Errorf("%d and %d lines about the outage and its end; want one each:\n%s", down, up, &log.text)
 	}
 }
 

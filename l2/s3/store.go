@@ -31,6 +31,7 @@ type Store struct {
 	known    known
 	lastID   l2.TaskID
 	queues   [kinds][]*task // tasks of which no worker has taken the last item
+	queued   [kinds]int     // items in them
 	workers  int
 	storing  int  // workers with an item of a store task
 	wasStore bool // the last item taken was one
@@ -59,14 +60,34 @@ type task struct {
 	id      l2.TaskID
 	kind    kind
 	objects []l2.Object
-	items   []int // that workers have to see to
-	left    int   // items that have not ended
+	items   []int    // that workers have to see to
+	next    int      // first of items that no worker has taken
+	left    int      // items that have not ended
+	ends    []ending // of the items, by object
 	bits    kv.Bitmap
 	res     l2.StoreResult
 	failed  int
 	done    chan struct{} // closed when no items are left
 	stop    func() bool   // of the event that gives the result
 }
+
+// ending is how an item ended. Workers end them in any order; what follows for
+// the books is drawn when the task is done, object by object.
+type ending struct {
+	what outcome
+	size int64 // of the object in the store
+	err  error // why it failed, of a store
+}
+
+type outcome uint8
+
+const (
+	failed  outcome = iota // nothing is known
+	absent                 // not in the store
+	there                  // in the store; of a load: and read
+	written                // in the store since now
+	unfit                  // in the store, with a size that is of no use
+)
 
 // Kind is the registry's entry.
 var Kind = l2.Kind{
@@ -81,7 +102,7 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial(cfg)
+	c, err := dial(cfg, env.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +114,9 @@ func New(raw []byte, env l2.Env) (l2.Adapter, error) {
 		s.cancel()
 		c.close()
 		return nil, err
+	}
+	if env.Found != nil {
+		s.list()
 	}
 	return s, nil
 }
@@ -208,19 +232,18 @@ func (s *Store) Delete(keys []kv.ObjectKey) int {
 		}
 	}
 	// The protocol does not say which of the deleted objects were there.
-	ask.bits = kv.NewBitmap(len(ask.objects))
 	s.enqueue(ask)
 	s.mu.Unlock()
 	<-ask.done
 	s.mu.Lock()
 	for i := range ask.objects {
 		k := &ask.objects[i].Key
-		if ask.bits.Test(i) {
-			s.known.unlock(k)
-			if o := s.known.find(k); o != nil && o.locks == 0 {
-				o.deleting = true
-				names = append(names, k.String())
-			}
+		if ask.ends[i].what != there {
+			continue
+		}
+		if o := s.known.learn(k, ask.ends[i].size); o.locks == 0 && !o.deleting {
+			o.deleting = true
+			names = append(names, k.String())
 		}
 	}
 	s.mu.Unlock()
@@ -301,15 +324,7 @@ func (s *Store) start(t *task) l2.TaskID {
 		s.mu.Lock()
 		delete(s.running, t)
 		closed := s.closed
-		if t.kind == storing {
-			t.res.ID = t.id
-			if t.failed > 0 {
-				t.res.Err = fmt.Errorf("%d of %d objects are not stored: %w", t.failed, len(t.objects), t.res.Err)
-			}
-			s.stores = append(s.stores, t.res)
-		} else {
-			s.finished[t.kind][t.id] = t.bits
-		}
+		s.settle(t)
 		s.mu.Unlock()
 		if !closed { // Close waits for this call
 			s.env.Notify()
@@ -318,15 +333,64 @@ func (s *Store) start(t *task) l2.TaskID {
 	return t.id
 }
 
-// enqueue gives a task's items to workers. The caller holds mu.
+// enqueue gives a task's items to workers. What is too far behind fails. The
+// caller holds mu.
 func (s *Store) enqueue(t *task) {
+	t.ends = make([]ending, len(t.objects))
 	t.left = len(t.items)
+	if s.queued[t.kind] > 0 && s.queued[t.kind]+t.left > l2.MaxQueuedKeys {
+		for _, i := range t.items {
+			t.ends[i].err = l2.ErrBusy
+		}
+		t.left = 0
+	}
 	if t.left == 0 {
 		close(t.done)
 		return
 	}
 	s.queues[t.kind] = append(s.queues[t.kind], t)
+	s.queued[t.kind] += t.left
 	s.hire()
+}
+
+// settle enters what a task found into the books and makes its result
+// available. The caller holds mu.
+func (s *Store) settle(t *task) {
+	for _, i := range t.items {
+		k, end := &t.objects[i].Key, &t.ends[i]
+		switch end.what {
+		case failed:
+			t.failed++
+			if t.res.Err == nil {
+				t.res.Err = end.err
+			}
+		case absent:
+			s.known.miss(k)
+		case unfit:
+			s.known.learn(k, end.size)
+		case there, written:
+			// Not counted twice: another task may have been first, or the
+			// key be twice in this one.
+			if o := s.known.find(k); end.what == written && (o == nil || o.size != end.size) {
+				t.res.Keys++
+				t.res.Bytes += end.size
+			}
+			o := s.known.learn(k, end.size)
+			if t.kind == lookingUp {
+				o.locks++
+			}
+			t.bits.Set(i)
+		}
+	}
+	if t.kind != storing {
+		s.finished[t.kind][t.id] = t.bits
+		return
+	}
+	t.res.ID = t.id
+	if t.failed > 0 {
+		t.res.Err = fmt.Errorf("%d of %d objects are not stored: %w", t.failed, len(t.objects), t.res.Err)
+	}
+	s.stores = append(s.stores, t.res)
 }
 
 // hire starts workers while there are items for them. The caller holds mu.
@@ -379,16 +443,17 @@ func (s *Store) pick() (*task, int) {
 			continue
 		}
 		t := s.queues[k][0]
-		i := t.items[0]
+		i := t.items[t.next]
 		size := len(t.objects[i].Bytes)
 		if s.moving > 0 && s.moving+size > s.maxMoving {
 			continue
 		}
-		if t.items = t.items[1:]; len(t.items) == 0 {
+		if t.next++; t.next == len(t.items) {
 			s.queues[k][0] = nil
 			s.queues[k] = s.queues[k][1:]
 		}
 		s.moving += size
+		s.queued[k]--
 		if s.wasStore = k == storing; s.wasStore {
 			s.storing++
 		}
@@ -400,80 +465,68 @@ func (s *Store) pick() (*task, int) {
 // do sees to one item.
 func (s *Store) do(t *task, i int) {
 	o := &t.objects[i]
-	switch t.kind {
+	switch end := &t.ends[i]; t.kind {
 	case lookingUp:
-		s.lookUp(t, i, &o.Key)
+		*end = s.lookUp(o.Key.String())
 	case loading:
-		s.load(t, i, o)
+		*end = s.load(o)
 	case storing:
-		written, err := s.store(o)
-		s.mu.Lock()
-		if err != nil {
-			t.failed++
-			if t.res.Err == nil {
-				t.res.Err = fmt.Errorf("%s: %w", o.Key, err)
-			}
-		} else if written {
-			t.res.Keys++
-			t.res.Bytes += int64(len(o.Bytes))
+		if *end = s.store(o); end.err != nil {
+			end.err = fmt.Errorf("%s: %w", o.Key, end.err)
 		}
-		s.mu.Unlock()
 	}
 }
 
-func (s *Store) lookUp(t *task, i int, k *kv.ObjectKey) {
-	size, err := s.conn.head(s.reads, k.String())
-	if err != nil || size <= 0 {
-		return
+func (s *Store) lookUp(name string) ending {
+	size, err := s.conn.head(s.reads, name)
+	switch {
+	case errors.Is(err, errAbsent):
+		return ending{what: absent}
+	case err == nil && size > 0:
+		return ending{what: there, size: size}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.known.learn(k, size).locks++
-	t.bits.Set(i)
+	return ending{}
 }
 
-func (s *Store) load(t *task, i int, o *l2.Object) {
-	err := s.conn.get(s.reads, o.Key.String(), s.payload(o))
-	var size *sizeError
+func (s *Store) load(o *l2.Object) ending {
+	name := o.Key.String()
+	err := s.conn.get(s.reads, name, s.payload(o))
 	if errors.Is(err, errChecksum) {
 		// It would be found and be useless for ever. If it stays, so be it.
-		_ = s.conn.remove(s.reads, []string{o.Key.String()}, func(string) { err = errAbsent })
+		_ = s.conn.remove(s.reads, []string{name}, func(string) { err = errAbsent })
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	var size *sizeError
 	switch {
 	case err == nil:
-		s.known.learn(&o.Key, int64(len(o.Bytes)))
-		t.bits.Set(i)
+		return ending{what: there, size: int64(len(o.Bytes))}
 	case errors.Is(err, errAbsent):
-		s.known.forget(&o.Key) // somebody else deleted it, or the store lost it
+		return ending{what: absent} // somebody deleted it, or the store lost it
 	case errors.As(err, &size) && size.have > 0:
-		s.known.learn(&o.Key, size.have)
+		return ending{what: unfit, size: size.have}
 	}
+	return ending{}
 }
 
 // store writes an object unless the bucket has it with this size. One of another
 // size is of no use to anybody, and is written over.
-func (s *Store) store(o *l2.Object) (written bool, err error) {
+func (s *Store) store(o *l2.Object) ending {
 	name, size := o.Key.String(), int64(len(o.Bytes))
-	have, err := s.conn.head(s.ctx, name)
-	switch {
-	case err == nil && have == size:
-	case err == nil, errors.Is(err, errAbsent), forbidden(err):
-		if err := s.conn.put(s.ctx, name, s.payload(o)); err != nil {
-			return false, err
-		}
-		written = true
-	default:
-		return false, err
-	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if known := s.known.find(&o.Key); known != nil && known.size == size {
-		written = false // by another task, or for the same key twice in this one
+	missing := s.known.missing(&o.Key)
+	s.mu.Unlock()
+	if !missing {
+		have, err := s.conn.head(s.ctx, name)
+		switch {
+		case err == nil && have == size:
+			return ending{what: there, size: size}
+		case err != nil && !errors.Is(err, errAbsent) && !forbidden(err):
+			return ending{err: err}
+		}
 	}
-	s.known.learn(&o.Key, size)
-	return written, nil
+	if err := s.conn.put(s.ctx, name, s.payload(o)); err != nil {
+		return ending{err: err}
+	}
+	return ending{what: written, size: size}
 }
 
 func (s *Store) payload(o *l2.Object) payload {

@@ -50,6 +50,17 @@ func (r *recording) Drops(uint64) error { return nil }
 // Flush does nothing: there are no counts.
 func (r *recording) Flush() {}
 
+// Deleted reports whether the file has no name any more.
+func (r *recording) Deleted() bool { return r.w.f != nil && r.w.f.Deleted() }
+
+// Left returns how many calls the file at path still has, after Close.
+func (r *recording) Left(path string) uint64 {
+	if s, err := Summarize(path, nil); err == nil {
+		return uint64(s.Records)
+	}
+	return 0
+}
+
 // Sync waits until what was written before is on the disk. It may be called
 // beside other methods, from another goroutine, until Close.
 func (r *recording) Sync() error { return r.w.f.Sync() }
