@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -28,6 +29,8 @@ type Options struct {
 	Policy     string        // a name that evict.New knows
 	Memory     Memory        // what backs the objects
 	Clock      clock.Clock
+	Bus        *event.Bus // hears what happens; nil for nobody
+	Tag        string     // name of the tier in events
 }
 
 // Tag names who reserved an object: writes and each prefetch have their own, so
@@ -67,9 +70,12 @@ type Manager struct {
 	lastStaged         uint32            // numbers given so far
 	policy             evict.Policy
 	chainer            evict.Chainer // policy, if it wants key lists
+	bus                *event.Bus    // immutable
+	name               string        // in events; immutable
 	salts              *saltTable    // nil unless the policy is evict.Partitioned
 	orphans            []uint32      // slots with reservations that the policy does not know: see disown
 	resident, inFlight int64         // resident objects; staged objects
+	staging            int64         // bytes of staged objects, as placed
 
 	// Scratch lists, reused by every call that holds the gate alone.
 	told    []uint32
@@ -127,7 +133,7 @@ func New(opt Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{clock: opt.Clock, writeTTL: int64(opt.WriteTTL), readTTL: int64(opt.ReadTTL), align: opt.AlignBytes, memory: opt.Memory, arena: a}
+	m := &Manager{clock: opt.Clock, writeTTL: int64(opt.WriteTTL), readTTL: int64(opt.ReadTTL), align: opt.AlignBytes, memory: opt.Memory, arena: a, bus: opt.Bus, name: opt.Tag}
 	if m.policy, err = evict.New(opt.Policy, &m.index); err != nil {
 		return nil, err
 	}
@@ -231,6 +237,7 @@ func (m *Manager) unstage(s, number uint32) object {
 	*r = reserved{next: m.freeStaged}
 	m.freeStaged = number
 	m.inFlight--
+	m.staging -= m.physical(o.layout)
 	if at.staged == 0 {
 		m.own(s)
 	}
@@ -307,10 +314,16 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 	}
 	var mem hashes
 	h := mem.of(keys)
+	first, allocated := len(dst), false
+	defer func() {
+		if allocated {
+			m.publishReserved(keys, dst[first:], tag)
+		}
+	}()
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h)
-	now, first := m.clock.Now(), len(dst)
+	now := m.clock.Now()
 	m.pending, m.told = m.pending[:0], m.told[:0]
 	for i := range keys {
 		s := m.found[i]
@@ -341,7 +354,7 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 		dst = append(dst, r)
 	}
 	moved := len(m.told) > 0 && mode != kv.ModeNew
-	if m.allocate(dst[first:], layout, isTemporary, now) || moved {
+	if allocated = m.allocate(dst[first:], layout, isTemporary, now); allocated || moved {
 		m.tell(m.policy.Reserved, m.told)
 	}
 	return dst, nil
@@ -377,6 +390,7 @@ func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (c
 			number = m.stage(s, tag)
 			o := m.drop(s)
 			m.staged.At(number).object = o
+			m.staging += m.physical(o.layout)
 		}
 		if number != 0 { // an expired reservation, or a resident object's buffer: handed out again
 			m.lockWrite(&m.staged.At(number).object, tag, now)
@@ -435,6 +449,7 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 			*o = object{offset: offsets[0], layout: layout, state: st}
 			m.lockWrite(o, m.staged.At(p.number).tag, now)
 			offsets = offsets[1:]
+			m.staging += m.physical(layout)
 			m.told = append(m.told, p.slot)
 			if m.salts != nil {
 				m.salts.add(m.index.Scope(p.slot), m.physical(layout))
@@ -453,6 +468,8 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) (_ []Code, _ []kv.ObjectKey, bytes int64) {
 	var mem hashes
 	h := mem.of(keys)
+	before := len(codes)
+	defer func() { m.publishFinished(keys, codes[before:], admitted, tag) }()
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h) // finishing frees no slot and gives none
@@ -529,6 +546,7 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 	var mem hashes
 	var list slotList
 	h, found := mem.of(keys), kv.NewBitmap(len(keys))
+	defer m.publishLocked(keys, found)
 	m.gate.rlock()
 	defer m.gate.runlock()
 	now := m.clock.Now()
@@ -611,6 +629,7 @@ func (m *Manager) Pin(keys []kv.ObjectKey) kv.Bitmap {
 	var mem hashes
 	var list slotList
 	h, found := mem.of(keys), kv.NewBitmap(len(keys))
+	defer m.publishLocked(keys, found)
 	m.gate.rlock()
 	defer m.gate.runlock()
 	now := m.clock.Now()
@@ -633,6 +652,8 @@ func (m *Manager) Pin(keys []kv.ObjectKey) kv.Bitmap {
 // go, and the lock is given back unless it may have lapsed; it would be another's
 // by now. freed is as Unlock's.
 func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
+	var gone []kv.ObjectKey
+	defer func() { m.publishUnlocked(keys, nil, gone) }()
 	m.enter()
 	defer m.gate.unlock()
 	m.told = m.told[:0]
@@ -649,6 +670,7 @@ func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
 		}
 		freed += m.dropUnused(s, r)
 	}
+	gone = m.toldKeys()
 	m.forgetRetained()
 	return freed
 }
@@ -672,7 +694,10 @@ func (m *Manager) dropUnused(s uint32, r *object) int {
 func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, freed int) {
 	var mem hashes
 	h := mem.of(keys)
-	if codes, ok := m.unlockPermanent(codes, keys, h, n); ok {
+	before, gone := len(codes), []kv.ObjectKey(nil)
+	defer func() { m.publishUnlocked(keys, codes[before:], gone) }()
+	var ok bool
+	if codes, ok = m.unlockPermanent(codes, keys, h, n); ok {
 		return codes, 0
 	}
 	m.enter()
@@ -693,6 +718,7 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 		codes = append(codes, Success)
 		freed += m.dropUnused(s, r)
 	}
+	gone = m.toldKeys()
 	m.forgetRetained()
 	return codes, freed
 }
@@ -764,10 +790,12 @@ func (m *Manager) enter() {
 func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
 	var mem hashes
 	h := mem.of(keys)
+	var gone []kv.ObjectKey
+	defer func() { m.publishGone(gone) }()
 	m.enter()
 	defer m.gate.unlock()
 	m.also = m.index.AppendSlots(m.also[:0], keys, h)
-	return m.deleteSlots(codes, m.also, force, nil)
+	return m.deleteSlots(codes, m.also, force, m.collect(&gone))
 }
 
 // deleteSlots removes the objects of slots; removed is called for each key that
@@ -875,6 +903,7 @@ func (m *Manager) evict(w whose, ratio float64) Evicted {
 		n -= got
 		m.gate.yield()
 	}
+	m.publishGone(out.Keys)
 	return out
 }
 
@@ -959,6 +988,12 @@ func (m *Manager) Clear(force bool) {
 // clearSome clears slots from first on, up to last at the most, and returns the
 // next.
 func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
+	var gone []kv.ObjectKey
+	defer func() {
+		if len(gone) > 0 {
+			m.publishGone(gone)
+		}
+	}()
 	m.enter()
 	defer m.gate.unlock()
 	m.also = m.also[:0]
@@ -969,7 +1004,7 @@ func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
 		}
 	}
 	m.index.Prime(m.also)
-	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, nil)
+	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, m.collect(&gone))
 	return next
 }
 
@@ -977,13 +1012,14 @@ func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
 type Usage struct {
 	UsedBytes, CapacityBytes int64 // staged objects count, aligned sizes
 	Resident, Staged         int64 // objects
+	StagingBytes             int64 // of UsedBytes: staged objects
 }
 
 // Usage returns the present state.
 func (m *Manager) Usage() Usage {
 	m.gate.rlock()
 	defer m.gate.runlock()
-	return Usage{m.arena.used(), m.arena.capacity(), m.resident, m.inFlight}
+	return Usage{m.arena.used(), m.arena.capacity(), m.resident, m.inFlight, m.staging}
 }
 
 // Check reports whether the tier's accounting is consistent: the arena with
@@ -996,7 +1032,7 @@ func (m *Manager) Check() error {
 	}
 	type extent struct{ start, length int64 }
 	var taken []extent
-	var bytes, resident, staged int64
+	var bytes, resident, staged, staging int64
 	add := func(o *object) {
 		taken = append(taken, extent{o.offset, m.physical(o.layout)})
 		bytes += m.physical(o.layout)
@@ -1009,11 +1045,15 @@ func (m *Manager) Check() error {
 		}
 		for n := at.staged; n != 0; n = m.staged.At(n).next {
 			staged++
+			staging += m.physical(m.staged.At(n).layout)
 			add(&m.staged.At(n).object)
 		}
 	}
 	if err := m.salts.check(m); err != nil {
 		return err
+	}
+	if staging != m.staging {
+		return fmt.Errorf("staged objects have %d bytes; counted are %d", staging, m.staging)
 	}
 	if resident != m.resident || staged != m.inFlight || bytes != m.arena.used() {
 		return fmt.Errorf("tables hold %d resident and %d staged objects of %d bytes; counted are %d, %d and %d",

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
@@ -45,6 +46,9 @@ type Options struct {
 	// DrainTimeout is how long to wait, after the last record, for the results
 	// of prefetches; 5 s if zero, no wait if negative.
 	DrainTimeout time.Duration
+
+	Bus      *event.Bus // gets every call as an event; nil for none
+	Progress *Progress  // kept current if not nil
 
 	Log     *slog.Logger // discarded if nil
 	Verbose io.Writer    // gets a line a record if not nil
@@ -233,6 +237,7 @@ func (d *driver) replay(start int64) error {
 		default:
 			d.dispatch(h, &line)
 		}
+		d.Progress.show(&d.records, line.lagNS)
 	}
 	if err := d.Source.Err(); err != nil {
 		return fmt.Errorf("replay: %w", err)
@@ -268,6 +273,27 @@ func (d *driver) dispatch(h *handler, line *recordLine) {
 		}
 	}
 	d.report.record(line, &d.args)
+	if d.Bus.Wants(event.CallDispatched) {
+		d.publish(line)
+	}
+}
+
+// publish tells the bus of the present record's call.
+func (d *driver) publish(line *recordLine) {
+	e := event.Event{
+		Type: event.CallDispatched, Text: line.rec.Qualname, Keys: d.args.Keys,
+		Duration: line.latencyNS, Lag: line.lagNS,
+	}
+	if line.rec.Op == trace.OpSubmitPrefetchTask {
+		e.Session, e.RequestID = d.args.Text, d.results.handle.ID
+		if len(d.args.Spec.Groups) > 0 {
+			e.Keys = d.args.Spec.Groups[0].Keys
+		}
+	}
+	if line.err != nil {
+		e.Lost, e.Reason = 1, line.err.Error()
+	}
+	d.Bus.Publish(&e)
 }
 
 // skip accounts for a record that cannot be called: its operation has no

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -53,6 +54,7 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 		return c.quotaCycle()
 	}
 	used, watermark := usedShare(c.tier.l1.Usage()), c.tier.cfg.Eviction.Watermark
+	defer c.publishTick(used, watermark, used >= watermark)
 	if used < watermark {
 		if c.m.log.Enabled(context.Background(), slog.LevelDebug) {
 			c.m.log.Debug(fmt.Sprintf("L1 memory usage %.2f below watermark %.2f; skipping eviction.", used, watermark))
@@ -72,6 +74,7 @@ func (c *evictionController) cycle() []kv.ObjectKey {
 func (c *evictionController) quotaCycle() []kv.ObjectKey {
 	e := c.tier.cfg.Eviction
 	due := c.m.quotas.DueIn(c.tier.l1.UsageBySalt(nil), c.tier.cfg.L1.SizeBytes, e.Watermark, e.Ratio)
+	defer c.publishTick(usedShare(c.tier.l1.Usage()), e.Watermark, len(due) > 0)
 	if len(due) == 0 {
 		return nil
 	}
@@ -98,6 +101,7 @@ func (c *evictionController) count(out l1.Evicted) []kv.ObjectKey {
 		s.EvictedKeys += int64(len(out.Keys))
 		s.EvictedBytes += out.Bytes
 	})
+	c.m.bus.Publish(&event.Event{Type: event.L1PolicyEvicted, L1Tag: c.tier.cfg.Tag, Count: len(out.Keys), Bytes: out.Bytes})
 	return out.Keys
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -119,6 +120,7 @@ func (e *l2Eviction) cycle() (gone int64) {
 		case n == len(batch):
 			gone += int64(n)
 			bytes += e.deleted(batch)
+			e.tell(batch)
 		case n == 0: // locked all of them, or the store is down: others come first next time
 			e.accessed(batch)
 		default:
@@ -186,6 +188,7 @@ func (e *l2Eviction) settle() (gone, bytes int64) {
 		e.accessed(there)
 		gone += int64(len(notThere))
 		bytes += e.deleted(notThere)
+		e.tell(notThere)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -359,6 +362,12 @@ func (e *l2Eviction) deleted(keys []kv.ObjectKey) (bytes int64) {
 		e.index.Release(s)
 	}
 	return bytes
+}
+
+// tell publishes that eviction removed keys from the store.
+func (e *l2Eviction) tell(keys []kv.ObjectKey) {
+	e.m.publishL2(event.L2KeysDeleted, e.adapter.index, keys)
+	e.m.publishL2(event.L2KeysEvicted, e.adapter.index, keys)
 }
 
 // account adds to the bytes of a key's salt.

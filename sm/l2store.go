@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
@@ -13,14 +14,18 @@ import (
 type adapter struct {
 	l2.Adapter
 	cfg      Adapter
+	index    int // in Manager.adapters
 	memory   kv.MemoryTag
 	tier     int // whose objects it gets, and where its objects are loaded
 	eviction l2Eviction
+
+	// Tasks that run, for those who watch; only the controllers store them.
+	stores, loads, loadBytes atomic.Int64
 }
 
 // addAdapter connects to a store.
 func (m *Manager) addAdapter(c Adapter, opt Options) error {
-	a := &adapter{cfg: c, memory: storeTag(c.Fields)}
+	a := &adapter{cfg: c, index: len(m.adapters), memory: storeTag(c.Fields)}
 	a.tier = slices.IndexFunc(m.tiers, func(t *tier) bool { return t.cfg.Tag == c.AffinityTag })
 	if err := a.eviction.init(m, a); err != nil {
 		return err

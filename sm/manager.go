@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/evict"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
@@ -31,6 +32,7 @@ type Options struct {
 	Tracer   *trace.Recorder // records the public calls; nil records nothing
 	Memory   Memory
 	Adapters l2.Registry  // the kinds of L2 adapter that Config.L2Adapters may name
+	Bus      *event.Bus   // hears what happens; nil for nobody
 	Log      *slog.Logger // discarded if nil
 
 	// ManualEviction leaves the eviction cycle to calls of EvictOnce, instead
@@ -49,6 +51,7 @@ type Manager struct {
 	cfg      Config
 	clock    clock.Clock
 	tracer   *trace.Recorder
+	bus      *event.Bus
 	log      *slog.Logger
 	quotas   evict.Quotas
 	tiers    tiers
@@ -76,7 +79,7 @@ const maxResults = 1 << 18
 // New builds a storage manager and starts its controllers. The caller must
 // Close it.
 func New(cfg Config, opt Options) (*Manager, error) {
-	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, log: opt.Log,
+	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, bus: opt.Bus, log: opt.Log,
 		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
 	if err := cfg.Validate(opt.Adapters); err != nil {
 		return nil, err
@@ -168,6 +171,7 @@ func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.Wr
 	if call.WantsOutcome() {
 		m.traceReservation(call, results)
 	}
+	m.publishReserved(keys, results)
 	bytes := layout.Bytes()
 	m.count(func(s *Stats) {
 		s.ReservedKeys += n[l1.Success]
@@ -208,6 +212,7 @@ func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
 	if call.WantsOutcome() {
 		m.traceCodes(call, codes, 0)
 	}
+	m.publishCodes(event.SMWriteFinished, keys, codes)
 	m.count(func(s *Stats) {
 		s.WrittenKeys += written
 		s.WrittenBytes += bytes
@@ -256,7 +261,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.pending[h.ID] = struct{}{}
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
-	p.call = call
+	p.call, p.session, p.submitNS = call, externalRequestID, h.SubmitNS
 	if skipL2 || !m.hasStoreFor(spec.L2Tags) {
 		p.lockL1()
 		p.plan(p.inL1)
@@ -316,6 +321,9 @@ func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
 	if call.WantsOutcome() {
 		m.traceCodes(call, r.codes, 0)
 	}
+	if r.refused {
+		m.publishUnreadable(keys, r.codes)
+	}
 	return r
 }
 
@@ -367,6 +375,7 @@ func (r *PrefetchedRead) Exit(bodyErr error) {
 		}
 		codes, n := r.m.unlock(good, 1)
 		released, freed = countSuccess(codes), n
+		r.m.publishCodes(event.SMReadPrefetchedFinished, good, codes)
 	}
 	if r.m.tracer.On() {
 		call := r.m.tracer.Call(trace.OpReadPrefetchedExit, &trace.Args{Keys: r.keys})
@@ -386,6 +395,7 @@ func (m *Manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.
 	if call.WantsOutcome() {
 		m.traceCodes(call, codes, freed)
 	}
+	m.publishCodes(event.SMReadPrefetchedFinished, keys, codes)
 	return codes
 }
 

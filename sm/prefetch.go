@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -38,6 +39,9 @@ type prefetch struct {
 	usesL1  bool            // the request allows what L1 is made of
 	l2Tags  []kv.MemoryTag  // of the stores that it allows; nil for all
 	call    trace.CallToken // of the submission
+
+	session  string // external request id
+	submitNS int64
 
 	lockedNS []int64   // when the locks of inL1 were taken, by tier
 	owner    []int8    // one a cell with several L1s: the tier that holds or will hold it; nil with one
@@ -204,6 +208,11 @@ func (p *prefetch) submitLookups() {
 		}
 		p.lookups = append(p.lookups, l)
 	}
+	if p.m.bus.Wants(event.L2LookupSubmitted) {
+		e := p.event(event.L2LookupSubmitted)
+		e.Keys, e.Adapters = p.keys, len(p.m.adapters)
+		p.m.bus.Publish(&e)
+	}
 	p.source = make([]int16, len(p.keys))
 }
 
@@ -221,6 +230,7 @@ func (p *prefetch) reserve() {
 			cells := p.ofTier(t, inRow)
 			results, err := tier.l1.Reserve(nil, p.at(cells), p.layouts[row], kv.ModeNew, p.tag(), isTemporary)
 			failed = failed || err != nil
+			p.publishRefused(cells, results)
 			for i, r := range results {
 				if r.Code == l1.Success {
 					all.Set(cells[i])
@@ -277,6 +287,12 @@ func (p *prefetch) submitLoads() bool {
 		views := p.m.tiers[adapter.tier].l1.Reserved(nil, keys, p.tag())
 		p.loads = append(p.loads, load{adapter: a, cells: from, id: adapter.SubmitLoad(objects(keys, views))})
 	}
+	for i := range p.loads {
+		a := p.m.adapters[p.loads[i].adapter]
+		a.loads.Add(1)
+		a.loadBytes.Add(p.bytes(p.loads[i].cells))
+	}
+	p.publishLoads()
 	return len(p.loads) > 0
 }
 
@@ -388,6 +404,7 @@ func (p *prefetch) finish() *PrefetchResult {
 		tier.l1.Touch(p.at(p.ofTier(t, touched)))
 	}
 	p.m.countPrefetch(p, res)
+	p.publishDone(res)
 	if p.call.WantsOutcome() {
 		p.traceResult(res)
 	}
@@ -487,6 +504,11 @@ func (p *prefetch) takeLoads() bool {
 			return false
 		}
 		l.done = true
+		adapter.loads.Add(-1)
+		adapter.loadBytes.Add(-p.bytes(l.cells))
+		if p.m.bus.Wants(event.L2KeysAccessed) {
+			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(l.cells))
+		}
 		adapter.Unlock(p.at(l.cells))
 		for j, c := range l.cells {
 			if bits.Test(j) {
@@ -497,6 +519,7 @@ func (p *prefetch) takeLoads() bool {
 	read := p.loaded
 	p.loaded = kv.NewBitmap(len(p.keys))
 	p.finishLoad(read)
+	p.publishLoaded()
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -38,6 +39,7 @@ type storeTask struct {
 	group *storeGroup
 
 	pinnedNS int64 // when held was pinned
+	bytes    int64
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
@@ -86,6 +88,7 @@ func (c *storeController) step(int64) (next int64) {
 			id := storeID{i, res.ID}
 			if t := c.inFlight[id]; t != nil {
 				delete(c.inFlight, id)
+				a.stores.Add(-1)
 				c.complete(a, t, res)
 			}
 		}
@@ -125,13 +128,20 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 				t.held = append(t.held, k)
 			}
 		}
+		c.m.publishOf(&event.Event{Type: event.L1ReadFailed, During: "l2_store", Reason: "not_found"}, keys, func(k int) bool { return !locked.Test(k) })
 		if len(t.held) == 0 {
 			continue
 		}
 		held := t.keys()
 		c.codes, c.views = c.tier.l1.Read(c.codes[:0], c.views[:0], held)
 		g.running++
-		c.inFlight[storeID{i, c.m.adapters[i].SubmitStore(objects(held, c.views))}] = t
+		for _, v := range c.views {
+			t.bytes += int64(len(v.Bytes))
+		}
+		c.m.adapters[i].stores.Add(1)
+		id := c.m.adapters[i].SubmitStore(objects(held, c.views))
+		c.inFlight[storeID{i, id}] = t
+		c.publishStore(event.Event{Type: event.L2StoreSubmitted, Bytes: t.bytes}, i, t, uint64(id))
 	}
 }
 
@@ -148,9 +158,17 @@ func (c *storeController) unpin(t *storeTask) {
 	c.m.countFreed(c.tier.l1.Unpin(t.keys(), t.pinnedNS))
 }
 
-func (c *storeController) complete(a l2.Adapter, t *storeTask, res l2.StoreResult) {
+func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult) {
 	g := t.group
 	c.unpin(t)
+	e := event.Event{Type: event.L2StoreCompleted, Count: len(t.held), Bytes: res.Bytes}
+	if res.Err != nil {
+		e.Count, e.Lost = 0, len(t.held)
+	}
+	if res.Err == nil && c.m.bus.Wants(event.L2KeysStored) {
+		c.m.publishL2(event.L2KeysStored, a.index, t.keys())
+	}
+	c.publishStore(e, a.index, t, uint64(res.ID))
 	if res.Err != nil {
 		if !errors.Is(res.Err, l2.ErrReported) {
 			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)

@@ -33,7 +33,7 @@ func (m *Manager) newTier(c L1Manager, memory Memory) (*tier, error) {
 		SizeBytes: c.L1.SizeBytes, AlignBytes: c.L1.AlignBytes, Policy: c.Eviction.Policy,
 		WriteTTL: time.Duration(c.L1.WriteTTLSeconds) * time.Second,
 		ReadTTL:  time.Duration(c.L1.ReadTTLSeconds) * time.Second,
-		Memory:   backing, Clock: m.clock,
+		Memory:   backing, Clock: m.clock, Bus: m.bus, Tag: c.Tag,
 	})
 	if err != nil {
 		return nil, errors.Join(err, backing.Close())

@@ -2,12 +2,17 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
 )
 
 // obsFlags are the observability flags of a command that runs a storage
@@ -15,38 +20,47 @@ import (
 //
 // Source: reference lct-v1.md, section 5.3; observability.md, section 6.
 type obsFlags struct {
-	cmd           *cobra.Command
-	tracing       bool
-	endpoint      string
-	sampleRate    float64
+	cmd *cobra.Command
+
+	disabled, noMetrics, noLogging bool
+	tracing                        bool
+	endpoint                       string
+	queueSize                      int
+	host                           string
+	port                           int
+	sampleRate                     float64
+	linger                         time.Duration
+	dump                           string
+	runName                        string
+
 	extraLogging  bool
 	extraInterval float64
 	unbuilt       []unbuiltFlag
 }
 
 func (f *obsFlags) define(cmd *cobra.Command) {
-	f.cmd, f.sampleRate, f.extraInterval = cmd, 0.01, 10
-	section(cmd, "Observability: change nothing until there are metrics", func(flags *pflag.FlagSet) {
-		flags.Bool("disable-observability", false, "no event bus")
-		flags.Bool("disable-metrics", false, "no metrics, no Prometheus port")
-		flags.Bool("disable-logging", false, "no log lines of events")
-	})
+	f.cmd, f.sampleRate, f.extraInterval, f.queueSize, f.host, f.port = cmd, 0.01, 10, 10000, "127.0.0.1", 9090
 	section(cmd, "Observability", func(flags *pflag.FlagSet) {
+		flags.BoolVar(&f.disabled, "disable-observability", false, "no event bus, so no metrics, spans or trail of events")
+		flags.BoolVar(&f.noMetrics, "disable-metrics", false, "no metrics, no Prometheus endpoint")
+		flags.BoolVar(&f.noLogging, "disable-logging", false, "no log lines of events (they are DEBUG lines)")
+		flags.Var(intValue[int]{&f.port}, "prometheus-port", "port of /metrics; 0 is any free one, which the log names")
+		flags.Var(textFlag{&f.host}, "prometheus-host", "address that /metrics binds; 0.0.0.0 shows it to everybody")
+		flags.Var(textFlag{&f.endpoint}, "otlp-endpoint", "push metrics and spans to this OTLP gRPC collector, as http://host:4317; no /metrics then")
+		flags.BoolVar(&f.tracing, "enable-tracing", false, "a span for every call, with what L2 does for it; needs --otlp-endpoint")
+		flags.Var(intValue[int]{&f.queueSize}, "event-bus-queue-size", "events that may wait; when full the newest is dropped and counted")
+		flags.Var(floatValue{&f.sampleRate}, "metrics-sample-rate", "share of chunks that lifecycle histograms follow, above 0 and at most 1; counters count all")
+		flags.Var(durationValue{&f.linger}, "metrics-linger", "keep /metrics up for so long after the end, or until interrupted")
+		flags.Var(textFlag{&f.dump}, "metrics-dump", "write what /metrics shows to this file after the last call")
+		flags.Var(textFlag{&f.runName}, "run-name", "label of this run in metrics and spans")
 		flags.BoolVar(&f.extraLogging, "enable-extra-logging", false, "log the use of L1 now and then")
 		flags.Var(floatValue{&f.extraInterval}, "extra-logging-interval", "seconds between such lines; one a second at most")
 	})
 	const (
-		noMetrics = "there are no metrics yet"
-		noSpans   = "there are no spans yet"
-		noHashes  = "a replay looks no tokens up"
-		noPython  = "there is no Python collector"
+		noHashes = "nothing looks tokens up here"
+		noPython = "there is no Python collector"
 	)
 	f.unbuilt = defineUnbuilt(cmd, []unbuiltFlag{
-		{name: "enable-tracing", value: switchValue{&f.tracing, true}, toggle: true, reason: noSpans},
-		{name: "otlp-endpoint", value: textFlag{&f.endpoint}, reason: noMetrics},
-		{name: "event-bus-queue-size", value: intValue[int]{ptr(10000)}, reason: "there is no event bus yet"},
-		{name: "prometheus-port", value: intValue[int]{ptr(9090)}, reason: noMetrics},
-		{name: "metrics-sample-rate", value: floatValue{&f.sampleRate}, reason: noMetrics},
 		boolUnbuilt("disable-grpc-metrics", false, ""),
 		{name: "lookup-hash-log-dir", value: textValue(""), reason: noHashes},
 		{name: "lookup-hash-log-rotation-interval", value: intValue[int]{ptr(21600)}, reason: noHashes},
@@ -64,10 +78,18 @@ func (f *obsFlags) check() error {
 	switch {
 	case f.tracing && f.endpoint == "":
 		return usagef("--enable-tracing requires --otlp-endpoint to be set. Tracing needs an OTLP gRPC endpoint to export spans.")
+	case f.extraLogging && f.disabled:
+		return usagef("--enable-extra-logging requires the observability EventBus; remove --disable-observability.")
 	case !(f.extraInterval > 0) || math.IsInf(f.extraInterval, 1):
 		return usagef("argument --extra-logging-interval: invalid value: %v (allowed: above 0)", f.extraInterval)
 	case !(f.sampleRate > 0 && f.sampleRate <= 1):
 		return usagef("argument --metrics-sample-rate: invalid value: %v (allowed: above 0 and at most 1)", f.sampleRate)
+	case f.port < 0 || f.port > 65535:
+		return usagef("argument --prometheus-port: invalid value: %d (allowed: 0 to 65535)", f.port)
+	case f.linger > 0 && (f.disabled || f.noMetrics || f.endpoint != ""):
+		return usagef("--metrics-linger keeps /metrics up, which --disable-observability, --disable-metrics and --otlp-endpoint take away")
+	case f.dump != "" && (f.disabled || f.noMetrics):
+		return usagef("--metrics-dump writes metrics, which --disable-observability and --disable-metrics take away")
 	}
 	return checkUnbuilt(f.cmd, f.unbuilt)
 }
@@ -75,6 +97,25 @@ func (f *obsFlags) check() error {
 // apply sets what the flags say of the storage manager's own log lines.
 func (f *obsFlags) apply(c *sm.Config) {
 	c.ExtraLogging, c.ExtraLoggingInterval = f.extraLogging, f.extraInterval
+}
+
+// start starts what the flags ask for; service names the command in metrics. A
+// default port that is taken costs the endpoint only: it is Prometheus's own.
+func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Telemetry, error) {
+	_, virtual := clk.(*clock.Virtual)
+	opt := telemetry.Options{
+		Clock: clk, Log: a.log, Lossless: virtual, QueueSize: f.queueSize,
+		Disabled: f.disabled, Metrics: !f.noMetrics, Logging: !f.noLogging, Spans: f.tracing,
+		SampleRate: f.sampleRate, Host: f.host, Port: f.port, Endpoint: f.endpoint, Dump: f.dump,
+		Service: service, InstanceID: uuid.NewString(), RunName: f.runName,
+	}
+	t, err := telemetry.Start(opt)
+	if errors.Is(err, telemetry.ErrEndpoint) && !f.cmd.Flags().Changed("prometheus-port") && f.linger == 0 {
+		a.log.Warn(fmt.Sprintf("%v; going on without (--prometheus-port sets another)", err))
+		opt.Port = -1
+		t, err = telemetry.Start(opt)
+	}
+	return t, err
 }
 
 // recordingOnly is a flag that records, given to a command that never does.

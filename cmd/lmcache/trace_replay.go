@@ -13,6 +13,7 @@ import (
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/replay"
 	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
 	"github.com/lmcache/lmcache-go/trace/tracefile"
 )
 
@@ -22,6 +23,7 @@ type replayOptions struct {
 	config      sm.Config
 	memory      sm.Memory
 	virtualTime bool
+	obs         *obsFlags
 
 	verbose   bool
 	jsonlPath string // "-" is stdout, empty is none
@@ -82,7 +84,7 @@ none is made early. Prints a table and writes a CSV.`,
 		if o.outputDir == "" {
 			return usagef("argument --output-dir: invalid value: '' (allowed: a folder)")
 		}
-		o.memory = memory.value()
+		o.memory, o.obs = memory.value(), &obs
 		return a.traceReplay(cmd.Context(), o)
 	}
 	return cmd
@@ -141,6 +143,12 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	if o.virtualTime {
 		opt.Clock = clock.NewVirtual(summary.Header.WallStartNS)
 	}
+	live, err := o.obs.start(a, "lmcache-replay", opt.Clock)
+	if err != nil {
+		return err
+	}
+	defer closing(live, &err) // after the manager: its last events are in
+	defer o.obs.lingering(ctx, a, live)
 	if o.verbose {
 		opt.Verbose = a.stdout
 	}
@@ -165,13 +173,21 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 		return about(o.path, err)
 	}
 	defer closing(src, &err)
-	manager, err := sm.New(o.config, sm.Options{Clock: opt.Clock, Memory: o.memory, Adapters: adapterKinds, Log: a.log})
+	manager, err := sm.New(o.config, sm.Options{Clock: opt.Clock, Memory: o.memory, Adapters: adapterKinds, Log: a.log, Bus: live.Bus()})
 	if err != nil {
 		return err
 	}
 	defer closing(manager, &err)
 	opt.Source, opt.Manager = src, replay.StorageManager(manager)
+	opt.Bus, opt.Progress = live.Bus(), new(replay.Progress)
+	live.Watch(watched(manager))
+	live.WatchProgress(func() (p telemetry.Progress) {
+		p.Total = opt.Total
+		p.Done, p.Failed, p.Skipped, p.LagNS = opt.Progress.Load()
+		return p
+	})
 	result, err := replay.Run(ctx, opt)
+	err = errors.Join(err, live.WriteDump())
 	if err != nil {
 		if src.Err() != nil {
 			err = about(o.path, err)

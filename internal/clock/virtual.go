@@ -3,18 +3,19 @@ package clock
 import (
 	"container/heap"
 	"context"
+	"sync/atomic"
 	"time"
 )
 
 // Virtual is simulated time. It advances only in SleepUntil, Next and Settle,
 // and runs what is due on the calling goroutine: by time, then in the order of
-// scheduling. It belongs to one goroutine; none of its methods is safe for
-// concurrent use.
+// scheduling. It belongs to one goroutine; others may ask for the time only.
 type Virtual struct {
-	now, wall int64 // wall is the Unix time at now = 0
-	seq       uint64
-	queue     eventQueue
-	running   bool // inside an event: a nested advance would run events out of order
+	now     atomic.Int64 // stored by the owner
+	wall    int64        // Unix time at now = 0
+	seq     uint64
+	queue   eventQueue
+	running bool // inside an event: a nested advance would run events out of order
 }
 
 // NewVirtual returns a clock at monotonic time 0 that shows the Unix time
@@ -22,10 +23,10 @@ type Virtual struct {
 func NewVirtual(wall int64) *Virtual { return &Virtual{wall: wall} }
 
 // Now returns the simulated monotonic time.
-func (v *Virtual) Now() int64 { return v.now }
+func (v *Virtual) Now() int64 { return v.now.Load() }
 
 // Wall returns the simulated Unix time.
-func (v *Virtual) Wall() int64 { return v.wall + v.now }
+func (v *Virtual) Wall() int64 { return v.wall + v.Now() }
 
 // SleepUntil advances to t and runs what is due up to and including t. When ctx
 // ends on the way, time stays where it ended. It panics within an event, where
@@ -37,7 +38,7 @@ func (v *Virtual) SleepUntil(ctx context.Context, t int64) error {
 			return err
 		}
 		if len(v.queue) == 0 || v.queue[0].at > t {
-			v.now = max(v.now, t)
+			v.now.Store(max(v.Now(), t))
 			return nil
 		}
 		v.next()
@@ -45,7 +46,7 @@ func (v *Virtual) SleepUntil(ctx context.Context, t int64) error {
 }
 
 // Settle runs everything that is due at the present time.
-func (v *Virtual) Settle() { _ = v.SleepUntil(context.Background(), v.now) }
+func (v *Virtual) Settle() { _ = v.SleepUntil(context.Background(), v.Now()) }
 
 // Next runs the next event, advancing to its time, and reports whether there
 // was one.
@@ -66,7 +67,7 @@ func (v *Virtual) mustBeOutside() {
 
 func (v *Virtual) next() {
 	e := heap.Pop(&v.queue).(*event)
-	v.now = max(v.now, e.at)
+	v.now.Store(max(v.Now(), e.at))
 	v.running = true
 	defer func() { v.running = false }()
 	e.run()
@@ -75,8 +76,8 @@ func (v *Virtual) next() {
 // AfterFunc schedules f. A d that leads past the end of time leads to Never.
 func (v *Virtual) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	at := int64(Never)
-	if d := max(int64(d), 0); d < Never-v.now {
-		at = v.now + d
+	if d := max(int64(d), 0); d < Never-v.Now() {
+		at = v.Now() + d
 	}
 	e := v.schedule(at, f)
 	return func() bool { return v.cancel(e) }
@@ -100,12 +101,12 @@ func (t *virtualTask) at(when int64) {
 	if when == Never || t.stopped {
 		return
 	}
-	t.pending = t.clock.schedule(max(when, t.clock.now), t.run)
+	t.pending = t.clock.schedule(max(when, t.clock.Now()), t.run)
 }
 
 func (t *virtualTask) run() {
 	t.pending = nil
-	next := t.step(t.clock.now)
+	next := t.step(t.clock.Now())
 	if t.pending == nil { // else it was woken from within its own step
 		t.at(next)
 	}
@@ -113,13 +114,13 @@ func (t *virtualTask) run() {
 
 func (t *virtualTask) Wake() {
 	if t.pending != nil {
-		if t.pending.at <= t.clock.now {
+		if t.pending.at <= t.clock.Now() {
 			return
 		}
 		t.clock.cancel(t.pending)
 		t.pending = nil
 	}
-	t.at(t.clock.now)
+	t.at(t.clock.Now())
 }
 
 func (t *virtualTask) Stop() {

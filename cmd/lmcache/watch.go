@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
+)
+
+// watched returns what gauges show of a storage manager.
+func watched(m *sm.Manager) func() telemetry.State {
+	return func() telemetry.State {
+		s := m.Stats()
+		state := telemetry.State{
+			RequestedKeys: s.RequestedKeys, L1HitKeys: s.L1HitKeys, L2HitKeys: s.L2HitKeys,
+			RefusedKeys: s.RefusedKeys, OOMKeys: s.OOMKeys,
+			EvictedKeys: s.EvictedKeys, EvictedBytes: s.EvictedBytes,
+		}
+		for _, u := range m.L1Usage() {
+			state.L1 = append(state.L1, telemetry.L1State{Tag: u.Tag, Backend: "dram", UsedBytes: u.UsedBytes, StagingBytes: u.StagingBytes, TotalBytes: u.CapacityBytes})
+		}
+		for _, a := range m.AdapterUsage() {
+			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes})
+		}
+		return state
+	}
+}
+
+// lingering keeps the endpoint up after the end, as long as was asked for.
+func (f *obsFlags) lingering(ctx context.Context, a *app, t *telemetry.Telemetry) {
+	if f.linger == 0 || t.Addr() == nil || ctx.Err() != nil {
+		return
+	}
+	a.log.Info(fmt.Sprintf("metrics stay at http://%s/metrics for %v", t.Addr(), f.linger))
+	select {
+	case <-time.After(f.linger):
+	case <-ctx.Done():
+	}
+}

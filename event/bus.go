@@ -1,0 +1,370 @@
+package event
+
+import (
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// Subscriber gets events. The bus calls Handle on one goroutine, one event
+// after the other; an error or a panic of it is logged and counted under Name,
+// and concerns nobody else. A subscriber that is also an io.Closer is closed by
+// Bus.Close.
+type Subscriber interface {
+	Name() string
+	Events() Set
+	Handle(*Event) error
+}
+
+// Options configures New.
+type Options struct {
+	Clock clock.Clock  // required; stamps events
+	Log   *slog.Logger // discarded if nil
+	// QueueSize bounds the events that wait. At 0 or below every event is
+	// dropped, as LMCache does.
+	QueueSize int
+	// Lossless makes publishers wait for room. It is for simulated time,
+	// where waiting costs nobody anything.
+	Lossless bool
+}
+
+// Bus hands events from publishers to subscribers. A nil Bus is one that is
+// switched off. It is safe for concurrent use.
+//
+// Ownership of a cell goes round by its turn: at 2·lap it is free for the
+// publisher that claims its position in lap, at 2·lap+1 it belongs to the drain,
+// which gives it to the next lap. The store of turn publishes all that was
+// written before it. head belongs to the drain.
+type Bus struct {
+	clock    clock.Clock
+	log      *slog.Logger
+	bound    uint64
+	mask     uint64
+	lossless bool
+	cells    []cell
+
+	tail    atomic.Uint64 // positions claimed, by publishers; closedBit
+	_       [56]byte
+	head    atomic.Uint64 // positions dispatched; only the drain stores it
+	current atomic.Int64  // time of the event being dispatched, 0 if none waits
+	_       [48]byte
+	asleep  atomic.Bool // the drain waits for wake
+	wanted  atomic.Uint64
+	dropped atomic.Uint64
+
+	wake chan struct{} // holds one token
+	done chan struct{} // closed when the drain has ended
+	room *sync.Cond    // broadcast after dispatches, for Lossless publishers and Flush
+
+	mu          sync.Mutex // guards the list for those who change it; the drain loads it
+	subscribers atomic.Pointer[[]*subscription]
+
+	warned     uint64 // drops of the last warning; the drain's
+	warnedAtNS int64
+}
+
+type subscription struct {
+	Subscriber
+	events   Set
+	failures atomic.Uint64
+}
+
+// closedBit of tail says that no position can be claimed any more, so that what
+// was claimed before is known for good.
+const closedBit = 1 << 63
+
+// keptKeys is how many keys the buffer of a cell holds on to; the buffers of
+// longer lists come from a pool, so that a full queue costs at most 2 KiB a cell.
+const keptKeys = 32
+
+type cell struct {
+	turn  atomic.Uint64
+	event Event
+	keys  []kv.ObjectKey  // buffer of event's slices
+	long  *[]kv.ObjectKey // instead of keys, from longKeys
+}
+
+var longKeys = sync.Pool{New: func() any { return new([]kv.ObjectKey) }}
+
+// New returns a bus whose drain runs. The caller must Close it.
+func New(opt Options) *Bus {
+	b := &Bus{clock: opt.Clock, log: opt.Log, lossless: opt.Lossless, bound: uint64(max(opt.QueueSize, 0)),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), room: sync.NewCond(new(sync.Mutex))}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	b.cells = make([]cell, 1<<bits.Len64(max(b.bound, 1)-1))
+	b.mask = uint64(len(b.cells) - 1)
+	b.subscribers.Store(new([]*subscription))
+	go b.drain()
+	return b
+}
+
+// Subscribe adds a subscriber. It gets events that are published from now on.
+func (b *Bus) Subscribe(s Subscriber) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := slices.Clone(*b.subscribers.Load())
+	added := &subscription{Subscriber: s, events: s.Events()}
+	list = append(list, added)
+	b.subscribers.Store(&list)
+	b.wanted.Store(b.wanted.Load() | uint64(added.events))
+}
+
+// Wants reports whether anybody asks for events of type t: if not, there is no
+// need to put one together.
+func (b *Bus) Wants(t Type) bool { return b != nil && Set(b.wanted.Load()).Has(t) }
+
+// Publish queues a copy of e, stamped with the time. It drops the event if the
+// queue is full; with Lossless it waits instead, so a subscriber must not
+// publish there.
+func (b *Bus) Publish(e *Event) {
+	if !b.Wants(e.Type) {
+		return
+	}
+	pos, ok := b.claim()
+	if !ok {
+		b.dropped.Add(1)
+		return
+	}
+	c := &b.cells[pos&b.mask]
+	c.copy(e)
+	c.event.Time = b.clock.Wall()
+	c.turn.Store(2*(pos>>bits.Len64(b.mask)) + 1)
+	if b.asleep.Load() {
+		b.rouse()
+	}
+}
+
+func (b *Bus) rouse() {
+	select {
+	case b.wake <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// claim takes a position whose cell is free.
+func (b *Bus) claim() (pos uint64, ok bool) {
+	for {
+		pos = b.tail.Load()
+		switch {
+		case pos&closedBit != 0:
+			return 0, false
+		case pos-b.head.Load() < b.bound:
+			// The cell is free: the drain gives it back before it moves head.
+			if b.tail.CompareAndSwap(pos, pos+1) {
+				return pos, true
+			}
+		case !b.lossless || b.bound == 0:
+			return 0, false
+		default:
+			b.room.L.Lock()
+			for pos = b.tail.Load(); pos&closedBit == 0 && pos-b.head.Load() >= b.bound; pos = b.tail.Load() {
+				b.room.Wait()
+			}
+			b.room.L.Unlock()
+		}
+	}
+}
+
+// copy makes the cell's event one of its own.
+func (c *cell) copy(e *Event) {
+	c.event = *e
+	if n := len(e.Keys) + len(e.Failed); n > 0 {
+		keys := &c.keys
+		if n > keptKeys {
+			c.long = longKeys.Get().(*[]kv.ObjectKey)
+			keys = c.long
+		} else if c.keys == nil {
+			c.keys = make([]kv.ObjectKey, 0, keptKeys)
+		}
+		*keys = append(append((*keys)[:0], e.Keys...), e.Failed...)
+		c.event.Keys = (*keys)[:len(e.Keys):len(e.Keys)]
+		c.event.Failed = (*keys)[len(e.Keys):]
+	}
+}
+
+// release gives up what the cell must not keep.
+func (c *cell) release() {
+	if c.long != nil {
+		longKeys.Put(c.long)
+		c.long = nil
+	}
+	c.event = Event{}
+}
+
+// drain hands out events until the bus is closed and empty.
+func (b *Bus) drain() {
+	defer close(b.done)
+	for {
+		b.pass()
+		b.warn(false)
+		head, tail := b.head.Load(), b.tail.Load()
+		if tail&closedBit != 0 {
+			if head == tail&^closedBit {
+				b.warn(true)
+				return
+			}
+			runtime.Gosched() // a publisher is between its claim and its copy
+			continue
+		}
+		b.asleep.Store(true)
+		// Who published before asleep was stored has not woken us.
+		if !b.ready(head) && b.tail.Load()&closedBit == 0 {
+			<-b.wake
+		}
+		b.asleep.Store(false)
+	}
+}
+
+// ready reports whether the event at pos has been published.
+func (b *Bus) ready(pos uint64) bool {
+	return b.cells[pos&b.mask].turn.Load() == 2*(pos>>bits.Len64(b.mask))+1
+}
+
+// pass dispatches what is there.
+func (b *Bus) pass() {
+	n := 0
+	subscribers := *b.subscribers.Load()
+	for pos := b.head.Load(); b.ready(pos); pos++ {
+		c := &b.cells[pos&b.mask]
+		b.current.Store(c.event.Time)
+		for _, s := range subscribers {
+			if s.events.Has(c.event.Type) {
+				b.dispatch(s, &c.event)
+			}
+		}
+		c.release()
+		c.turn.Store(2 * (pos>>bits.Len64(b.mask) + 1))
+		b.head.Store(pos + 1)
+		n++
+		if b.lossless && n%64 == 0 {
+			b.announceRoom()
+		}
+	}
+	if n > 0 {
+		b.current.Store(0)
+		b.announceRoom()
+	}
+}
+
+func (b *Bus) announceRoom() {
+	b.room.L.Lock()
+	b.room.Broadcast()
+	b.room.L.Unlock()
+}
+
+func (b *Bus) dispatch(s *subscription, e *Event) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.failures.Add(1)
+			b.log.Error(fmt.Sprintf("EventBus: error in callback %s for %v: %v\n%s", s.Name(), e.Type, p, debug.Stack()))
+		}
+	}()
+	if err := s.Handle(e); err != nil {
+		s.failures.Add(1)
+		b.log.Error(fmt.Sprintf("EventBus: error in callback %s for %v: %v", s.Name(), e.Type, err))
+	}
+}
+
+const warnEvery = time.Second
+
+// warn says how many events were dropped so far, at most once a second, and at
+// the end. The drain says it, because logging may take long.
+func (b *Bus) warn(last bool) {
+	n, now := b.dropped.Load(), b.clock.Now()
+	if n == b.warned || !last && b.warned > 0 && now-b.warnedAtNS < int64(warnEvery) {
+		return
+	}
+	b.warned, b.warnedAtNS = n, now
+	b.log.Warn(fmt.Sprintf("EventBus queue full (max_queue_size=%d), %d event(s) discarded so far", b.bound, n))
+}
+
+// Flush waits until every event has been handled that was published before the
+// call.
+func (b *Bus) Flush() {
+	if b == nil {
+		return
+	}
+	upTo := b.tail.Load() &^ closedBit
+	b.room.L.Lock()
+	defer b.room.L.Unlock()
+	for b.head.Load() < upTo && !b.finished() {
+		b.room.Wait()
+	}
+}
+
+func (b *Bus) finished() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close hands out what is queued, ends the drain, and closes the subscribers,
+// the last one first. Events published later are dropped and counted. It may be
+// called twice.
+func (b *Bus) Close() error {
+	if b == nil || b.tail.Or(closedBit)&closedBit != 0 {
+		return nil
+	}
+	b.announceRoom()
+	b.rouse()
+	<-b.done
+	b.announceRoom()
+	var first error
+	list := *b.subscribers.Load()
+	for _, s := range slices.Backward(list) {
+		if c, ok := s.Subscriber.(interface{ Close() error }); ok {
+			if err := c.Close(); err != nil {
+				b.log.Error(fmt.Sprintf("EventBus: error shutting down %s: %v", s.Name(), err))
+				if first == nil {
+					first = fmt.Errorf("close subscriber %s: %w", s.Name(), err)
+				}
+			}
+		}
+	}
+	return first
+}
+
+// Stats is the state of a bus.
+type Stats struct {
+	Depth     int           // events that wait
+	Lag       time.Duration // age of the oldest one that was not handled to the end
+	Published uint64
+	Dropped   uint64
+	Failures  map[string]uint64 // of subscribers that failed, by name
+}
+
+// Stats returns the state of the bus.
+func (b *Bus) Stats() Stats {
+	if b == nil {
+		return Stats{}
+	}
+	head := b.head.Load() // before tail, so that the difference is not negative
+	s := Stats{Published: b.tail.Load() &^ closedBit, Dropped: b.dropped.Load()}
+	s.Depth = int(s.Published - head)
+	if at := b.current.Load(); at != 0 {
+		s.Lag = time.Duration(max(b.clock.Wall()-at, 0))
+	}
+	for _, sub := range *b.subscribers.Load() {
+		if n := sub.failures.Load(); n > 0 {
+			if s.Failures == nil {
+				s.Failures = map[string]uint64{}
+			}
+			s.Failures[sub.Name()] += n
+		}
+	}
+	return s
+}

@@ -1,0 +1,95 @@
+package l1
+
+import (
+	"sync"
+
+	"github.com/lmcache/lmcache-go/event"
+	"github.com/lmcache/lmcache-go/kv"
+)
+
+// Events are published when the gate is free again, so those of two calls that
+// run at once may come in either order.
+//
+// Source: reference observability.md, section 2.1.
+
+// keyLists holds the lists of keys that events are put together in.
+var keyLists = sync.Pool{New: func() any { return new([]kv.ObjectKey) }}
+
+// publish tells the bus of those keys for which is reports true, all if it is
+// nil.
+func (m *Manager) publish(e event.Event, keys []kv.ObjectKey, is func(i int) bool) {
+	e.L1Tag = m.name
+	if is == nil {
+		e.Keys = keys
+		m.bus.Publish(&e)
+		return
+	}
+	list := keyLists.Get().(*[]kv.ObjectKey)
+	*list = (*list)[:0]
+	for i := range keys {
+		if is(i) {
+			*list = append(*list, keys[i])
+		}
+	}
+	e.Keys = *list
+	m.bus.Publish(&e)
+	keyLists.Put(list)
+}
+
+func (m *Manager) publishLocked(keys []kv.ObjectKey, found kv.Bitmap) {
+	if m.bus.Wants(event.L1ReadReserved) {
+		m.publish(event.Event{Type: event.L1ReadReserved}, keys, found.Test)
+	}
+}
+
+func (m *Manager) publishReserved(keys []kv.ObjectKey, results []WriteResult, tag Tag) {
+	if m.bus.Wants(event.L1WriteReserved) {
+		e := event.Event{Type: event.L1WriteReserved, Tag: "storage_manager"}
+		if tag != Writer {
+			e.Tag, e.RequestID = "prefetch", int64(tag)-1
+		}
+		m.publish(e, keys, func(i int) bool { return results[i].Code == Success })
+	}
+}
+
+// publishUnlocked tells of a release, and of the temporary objects that went
+// with it.
+func (m *Manager) publishUnlocked(keys []kv.ObjectKey, codes []Code, gone []kv.ObjectKey) {
+	if m.bus.Wants(event.L1ReadFinished) {
+		m.publish(event.Event{Type: event.L1ReadFinished}, keys, func(i int) bool { return codes == nil || codes[i] == Success })
+	}
+	m.publishGone(gone)
+}
+
+func (m *Manager) publishGone(keys []kv.ObjectKey) {
+	if m.bus.Wants(event.L1KeysEvicted) {
+		m.publish(event.Event{Type: event.L1KeysEvicted}, keys, nil)
+	}
+}
+
+// toldKeys returns the keys of told, for publishGone; the gate is held.
+func (m *Manager) toldKeys() []kv.ObjectKey {
+	if !m.bus.Wants(event.L1KeysEvicted) {
+		return nil
+	}
+	return m.keysOf(m.told)
+}
+
+// collect returns what adds the keys of slots to gone, nil if nobody wants them.
+func (m *Manager) collect(gone *[]kv.ObjectKey) func(s uint32) {
+	if !m.bus.Wants(event.L1KeysEvicted) {
+		return nil
+	}
+	return func(s uint32) { *gone = append(*gone, m.index.Key(s)) }
+}
+
+// publishFinished tells of objects that became resident: by a writer those that
+// were admitted, by a load all that have its locks now.
+func (m *Manager) publishFinished(keys []kv.ObjectKey, codes []Code, admitted []kv.ObjectKey, tag Tag) {
+	switch {
+	case tag != Writer && m.bus.Wants(event.L1WriteFinishedAndRead):
+		m.publish(event.Event{Type: event.L1WriteFinishedAndRead, RequestID: int64(tag) - 1}, keys, func(i int) bool { return codes[i] == Success })
+	case tag == Writer && len(admitted) > 0 && m.bus.Wants(event.L1WriteFinished):
+		m.publish(event.Event{Type: event.L1WriteFinished}, admitted, nil)
+	}
+}

@@ -1,0 +1,73 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// ErrEndpoint is wrapped by the error of Start when the Prometheus endpoint
+// cannot be bound.
+var ErrEndpoint = errors.New("metrics endpoint")
+
+// serve binds the Prometheus endpoint and answers on it until Close.
+func (t *Telemetry) serve() (err error) {
+	addr := net.JoinHostPort(t.opt.Host, strconv.Itoa(t.opt.Port))
+	if t.listener, err = net.Listen("tcp", addr); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrEndpoint, addr, err)
+	}
+	t.server = &http.Server{Handler: t.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	t.served = make(chan error, 1)
+	go func() { t.served <- t.server.Serve(t.listener) }()
+	return nil
+}
+
+// Handler answers a scrape at any path, as LMCache's endpoint does: OpenMetrics
+// if asked for, compressed if accepted, with the parameter name[] only the
+// families that it names.
+func (t *Telemetry) Handler() http.Handler {
+	answer := func(g prometheus.Gatherer) http.Handler {
+		return promhttp.HandlerFor(g, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	}
+	all := answer(t.registry)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodOptions:
+			w.Header().Set("Allow", "OPTIONS,GET")
+		case r.Method != http.MethodGet:
+			w.Header().Set("Allow", "OPTIONS,GET")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		case r.URL.Path == "/favicon.ico":
+		case r.URL.Query().Has("name[]"):
+			answer(named{t.registry, r.URL.Query()["name[]"]}).ServeHTTP(w, r)
+		default:
+			all.ServeHTTP(w, r)
+		}
+	})
+}
+
+// named gathers the families that have samples of certain names.
+type named struct {
+	prometheus.Gatherer
+	names []string
+}
+
+func (n named) Gather() ([]*dto.MetricFamily, error) {
+	families, err := n.Gatherer.Gather()
+	return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool {
+		for _, suffix := range []string{"", "_bucket", "_count", "_sum"} {
+			if slices.Contains(n.names, f.GetName()+suffix) {
+				return false
+			}
+		}
+		return true
+	}), err
+}

@@ -1,0 +1,418 @@
+package telemetry_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/lmcache/lmcache-go/event"
+	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/telemetry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func key(t *testing.T, model, salt string, n int) kv.ObjectKey {
+	t.Helper()
+	scope, err := kv.InternScope(model, salt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := kv.NewObjectKey(fmt.Appendf(nil, "%08d", n), scope, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func start(t *testing.T, opt telemetry.Options) (*telemetry.Telemetry, *clock.Virtual) {
+	t.Helper()
+	c := clock.NewVirtual(1e18)
+	opt.Clock, opt.Log, opt.Lossless, opt.QueueSize = c, slog.New(slog.DiscardHandler), true, 100
+	if opt.Host == "" {
+		opt.Host = "127.0.0.1"
+	}
+	if opt.SampleRate == 0 {
+		opt.SampleRate = 1
+	}
+	opt.InstanceID, opt.Service = "test", "lmcache"
+	tel, err := telemetry.Start(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tel.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return tel, c
+}
+
+func scrape(t *testing.T, tel *telemetry.Telemetry, query string, header ...string) (body, contentType string) {
+	t.Helper()
+	req, err := http.NewRequest("GET", "http://"+tel.Addr().String()+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("scrape: %s, %v", resp.Status, err)
+	}
+	return string(b), resp.Header.Get("Content-Type")
+}
+
+// family is what the listings say of one.
+type family struct {
+	kind   string
+	labels map[string]bool
+}
+
+var (
+	typeLine   = regexp.MustCompile(`^# TYPE (\S+) (\S+)$`)
+	sampleLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*?)\})?(?: .*)?$`)
+	labelName  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="`)
+)
+
+// families reads an exposition, with or without values.
+func families(text string) map[string]*family {
+	all, last := map[string]*family{}, ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := typeLine.FindStringSubmatch(line); m != nil {
+			last = m[1]
+			all[last] = &family{m[2], map[string]bool{}}
+		} else if m := sampleLine.FindStringSubmatch(line); m != nil && !strings.HasPrefix(line, "#") && all[last] != nil {
+			for _, l := range labelName.FindAllStringSubmatch(m[2], -1) {
+				all[last].labels[l[1]] = true
+			}
+		}
+	}
+	return all
+}
+
+// everything publishes every event that feeds a metric of LMCache's.
+func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
+	a := []kv.ObjectKey{key(t, "demo/model-a", "", 1), key(t, "demo/model-a", "", 2)}
+	publish := func(e event.Event) {
+		tel.Bus().Publish(&e)
+		tel.Bus().Flush()
+		if err := c.SleepUntil(context.Background(), c.Now()+int64(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const tag = "_default"
+	publish(event.Event{Type: event.L1WriteFinished, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1ReadFinished, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1KeysEvicted, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1WriteFinishedAndRead, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1EvictionLoopTick, Triggered: true})
+	publish(event.Event{Type: event.L1AllocationFailed, During: "l1_store", Keys: a})
+	publish(event.Event{Type: event.L1ReadFailed, During: "l1_retrieve", Reason: "not_found", Keys: a})
+	publish(event.Event{Type: event.SMWriteFinished, Keys: a})
+	publish(event.Event{Type: event.SMReadPrefetchedFinished, Keys: a})
+	publish(event.Event{Type: event.L2StoreSubmitted, L2Name: "mock", TaskID: 7, Keys: a, Bytes: 100})
+	publish(event.Event{Type: event.L2StoreCompleted, L2Name: "mock", TaskID: 7, Keys: a, Count: 2, Bytes: 100})
+	publish(event.Event{Type: event.L2LookupSubmitted, Keys: a, Adapters: 1})
+	publish(event.Event{Type: event.L2LoadSubmitted, Keys: a, Adapters: 1})
+	publish(event.Event{Type: event.L2LoadTaskSubmitted, L2Name: "mock", Count: 2, Bytes: 100})
+	publish(event.Event{Type: event.L2LoadTaskCompleted, L2Name: "mock"})
+	publish(event.Event{Type: event.L2LoadCompleted, Keys: a})
+	publish(event.Event{Type: event.L2PrefetchFailed, Keys: a, Reason: "l1_oom"})
+	publish(event.Event{Type: event.L2KeysEvicted, L2Name: "mock", Keys: a})
+}
+
+func state() telemetry.State {
+	return telemetry.State{
+		L1:       []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100}},
+		Adapters: []telemetry.AdapterState{{Name: "mock", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", UsedBytes: 4}},
+	}
+}
+
+// TestListing compares with what release 0.5.6 exposed: every family, its type,
+// its labels, and which are there before anything happened.
+func TestListing(t *testing.T) {
+	golden, err := os.ReadFile("testdata/replay-0.5.6.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(golden), "## at start")
+	atStart, later, ok := strings.Cut(rest, "## after the first matching event")
+	if !ok {
+		t.Fatal("the listing has no sections")
+	}
+	tel, c := start(t, telemetry.Options{Metrics: true})
+	tel.Watch(state)
+
+	inFlight := []string{"lmcache_mp_num_inflight_l2_stores", "lmcache_mp_num_inflight_l2_loads", "lmcache_mp_inflight_load_memory_usage_bytes"}
+	first, _ := scrape(t, tel, "/metrics")
+	got := families(first)
+	for name := range families(atStart) {
+		if name != "target_info" && got[name] == nil {
+			t.Errorf("%s is not there at the start", name)
+		}
+	}
+	for name := range families(later) {
+		if got[name] != nil && !slices.Contains(inFlight, name) {
+			t.Errorf("%s is there before the first event", name)
+		}
+	}
+
+	everything(t, tel, c)
+	last, _ := scrape(t, tel, "/anything")
+	got = families(last)
+	want := families(atStart + later)
+	if len(want) < 35 {
+		t.Fatalf("only %d families in the listing", len(want))
+	}
+	for name, w := range want {
+		g := got[name]
+		if g == nil {
+			t.Errorf("%s is missing", name)
+			continue
+		}
+		if g.kind != w.kind {
+			t.Errorf("%s is a %s, want %s", name, g.kind, w.kind)
+		}
+		if name != "target_info" && fmt.Sprint(g.labels) != fmt.Sprint(w.labels) {
+			t.Errorf("%s has labels %v, want %v", name, g.labels, w.labels)
+		}
+	}
+	for name := range got {
+		if want[name] == nil && strings.HasPrefix(name, "lmcache_mp_") {
+			t.Errorf("%s is no name of LMCache's", name)
+		}
+	}
+	for line := range strings.Lines(atStart + later) {
+		if strings.HasPrefix(line, "# HELP lmcache_mp") && !strings.Contains(last, line) {
+			t.Errorf("help text: no %s", line)
+		}
+	}
+	for _, line := range []string{
+		`lmcache_mp_l1_read_chunks_total{l1_tag="_default"} 2`,
+		`lmcache_mp_l2_usage_bytes{l2_name="mock"} 7`,
+		`lmcache_storage_l2_adapter_usage_bytes{adapter_index="1",l2_name="mock"} 4`,
+		`lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.5`,
+		`lmcache_mp_l1_chunk_evict_reuse_gap_seconds_sum{l1_tag="_default"} 2`,
+		`lmcache_mp_real_reuse_gap_seconds_sum{cache_salt=""} 2`,
+	} {
+		if !strings.Contains(last, "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(last)
+	}
+}
+
+// TestEndpoint: what a scraper may ask for.
+func TestEndpoint(t *testing.T) {
+	tel, _ := start(t, telemetry.Options{Metrics: true, RunName: "blue"})
+	tel.Watch(state)
+	body, kind := scrape(t, tel, "/")
+	if !strings.HasPrefix(kind, "text/plain; version=0.0.4") || !strings.Contains(body, `lmcache_run_name="blue"`) {
+		t.Errorf("content type %q, target_info in:\n%s", kind, body)
+	}
+	body, kind = scrape(t, tel, "/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
+	if !strings.HasPrefix(kind, "application/openmetrics-text; version=1.0.0") || !strings.HasSuffix(body, "# EOF\n") {
+		t.Errorf("OpenMetrics: content type %q, ends %q", kind, body[max(0, len(body)-20):])
+	}
+	body, _ = scrape(t, tel, "/metrics?name[]=lmcache_mp_l1_usage_ratio")
+	if got := families(body); len(got) != 1 || got["lmcache_mp_l1_usage_ratio"] == nil {
+		t.Errorf("name[] gave %v", got)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Post("http://"+tel.Addr().String()+"/metrics", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %s", resp.Status)
+	}
+	_, err = telemetry.Start(telemetry.Options{Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Metrics: true, Host: "127.0.0.1",
+		Port: tel.Addr().(*net.TCPAddr).Port, SampleRate: 1})
+	if err == nil || !strings.Contains(err.Error(), tel.Addr().String()) || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a port that is taken: %v", err)
+	}
+}
+
+// TestDump: the file has what was published before.
+func TestDump(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metrics.txt")
+	tel, c := start(t, telemetry.Options{Metrics: true, Port: -1, Dump: path})
+	tel.Watch(state)
+	everything(t, tel, c)
+	if err := tel.WriteDump(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(b), "lmcache_mp_l1_eviction_loop_triggered_total 1\n") {
+		t.Errorf("%v:\n%s", err, b)
+	}
+}
+
+// TestOff: nothing of a nil Telemetry does anything.
+func TestOff(t *testing.T) {
+	tel, err := telemetry.Start(telemetry.Options{Disabled: true, Metrics: true})
+	if tel != nil || err != nil {
+		t.Fatal(tel, err)
+	}
+	tel.Watch(state)
+	if tel.Bus() != nil || tel.Addr() != nil || tel.WriteDump() != nil || tel.Close() != nil {
+		t.Error("it does")
+	}
+}
+
+// collector is an OTLP endpoint.
+type collector struct {
+	collectormetrics.UnimplementedMetricsServiceServer
+	traces
+
+	mu      sync.Mutex
+	metrics map[string]bool
+}
+
+type traces struct {
+	collectortrace.UnimplementedTraceServiceServer
+	mu    sync.Mutex
+	spans []*tracepb.Span
+}
+
+func (c *collector) Export(_ context.Context, r *collectormetrics.ExportMetricsServiceRequest) (*collectormetrics.ExportMetricsServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, res := range r.ResourceMetrics {
+		for _, scope := range res.ScopeMetrics {
+			for _, m := range scope.Metrics {
+				c.metrics[m.Name] = true
+			}
+		}
+	}
+	return &collectormetrics.ExportMetricsServiceResponse{}, nil
+}
+
+func (c *traces) Export(_ context.Context, r *collectortrace.ExportTraceServiceRequest) (*collectortrace.ExportTraceServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, res := range r.ResourceSpans {
+		for _, scope := range res.ScopeSpans {
+			c.spans = append(c.spans, scope.Spans...)
+		}
+	}
+	return &collectortrace.ExportTraceServiceResponse{}, nil
+}
+
+// TestCollector pushes to a collector: all metrics arrive with the last flush,
+// and the spans of a request form one tree, whichever was heard of first.
+func TestCollector(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collector{metrics: map[string]bool{}}
+	server := grpc.NewServer()
+	collectormetrics.RegisterMetricsServiceServer(server, c)
+	collectortrace.RegisterTraceServiceServer(server, &c.traces)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	defer func() { server.Stop(); <-served }()
+
+	tel, clk := start(t, telemetry.Options{Metrics: true, Spans: true, Endpoint: "http://" + listener.Addr().String() + "/ignored"})
+	if tel.Addr() != nil {
+		t.Error("there is a Prometheus endpoint too")
+	}
+	tel.Watch(state)
+	everything(t, tel, clk)
+	keys := []kv.ObjectKey{key(t, "m", "", 100), key(t, "m", "", 101)}
+	for _, e := range []event.Event{
+		{Type: event.CallDispatched, Text: "StorageManager.reserve_write", Keys: keys, Duration: 5},
+		{Type: event.L2StoreSubmitted, L2Name: "mock", TaskID: 9, Keys: keys, Bytes: 10}, // before the call has returned
+		{Type: event.CallDispatched, Text: "StorageManager.finish_write", Keys: keys, Duration: 5},
+		{Type: event.L2StoreCompleted, L2Name: "mock", TaskID: 9, Count: 2, Keys: keys},
+		{Type: event.L2LookupSubmitted, RequestID: 42, Session: "req", Keys: keys, Adapters: 1},
+		{Type: event.CallDispatched, Text: "StorageManager.submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
+		{Type: event.L2LoadTaskSubmitted, RequestID: 42, L2Name: "mock", Count: 2, Bytes: 9},
+		{Type: event.L2LoadSubmitted, RequestID: 42, Keys: keys, Adapters: 1},
+		{Type: event.L2LoadTaskCompleted, RequestID: 42, L2Name: "mock"},
+		{Type: event.CallDispatched, Text: "StorageManager.finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
+	} {
+		tel.Bus().Publish(&e)
+	}
+	if err := tel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"lmcache_mp.l1_read", "lmcache_mp.l2_store_throughput", "lmcache_mp.l1_usage_ratio"} {
+		if !c.metrics[want] {
+			t.Errorf("metric %s did not arrive", want)
+		}
+	}
+	byID := map[string]*tracepb.Span{}
+	for _, s := range c.spans {
+		if byID[string(s.SpanId)] != nil {
+			t.Errorf("two spans have one id: %s", s.Name)
+		}
+		byID[string(s.SpanId)] = s
+	}
+	parents := map[string]string{}
+	for _, s := range c.spans {
+		if p := byID[string(s.ParentSpanId)]; p != nil {
+			if string(p.TraceId) != string(s.TraceId) {
+				t.Errorf("%s is in another trace than its parent", s.Name)
+			}
+			parents[s.Name] = p.Name
+		}
+	}
+	for child, parent := range map[string]string{
+		"l2.lookup": "StorageManager.submit_prefetch_task", "l2.load": "StorageManager.submit_prefetch_task",
+		"StorageManager.finish_read_prefetched": "StorageManager.submit_prefetch_task", "l2.store": "StorageManager.finish_write",
+	} {
+		if parents[child] != parent {
+			t.Errorf("the parent of %s is %q, want %s", child, parents[child], parent)
+		}
+	}
+}
+
+// TestCollectorDown: a run is not delayed, and ends soon.
+func TestCollectorDown(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	tel, c := start(t, telemetry.Options{Metrics: true, Spans: true, Endpoint: addr})
+	everything(t, tel, c)
+	began := time.Now()
+	if err := tel.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+}
