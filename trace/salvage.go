@@ -362,7 +362,8 @@ func (s *salvage) call(h *frameHeader, payload []byte) error {
 	rec := s.r.record
 	if rec.Seq < s.nextSeq {
 		s.rep.add(Damage{From: s.r.off, To: s.r.off + h.size(), Field: "sequence", Err: fmt.Errorf("call %d behind call %d", rec.Seq, s.nextSeq-1)})
-		return nil // a part of the file that is in it twice
+		s.copying = false // what follows may use the nodes that this call brought
+		return nil        // a part of the file that is in it twice
 	}
 	if !s.copying {
 		if s.r.Args(&s.args) != nil {
