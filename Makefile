@@ -43,12 +43,7 @@ sim: ## simulate the storage manager with new seeds for SIMTIME, or run SEED aga
 	$(GO) test ./sm -run '^TestSim$$' -v -timeout 0 -simtime $(SIMTIME) -simseed $(SEED)
 
 fuzz: ## every fuzz target for FUZZTIME
-	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
-	    echo "$$dir $$target"; \
-	    $(GO) test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
-	  done; \
-	done
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
 bench: ## measure the goals, COUNT times each, and print their table
 	@mkdir -p build
