@@ -622,10 +622,10 @@ func (m *Manager) Reserved(objects []Object, keys []kv.ObjectKey, tag Tag) []Obj
 }
 
 // Pin takes a read lock of every key that is resident, and keeps its object in
-// place until Unpin even if the lock lapses before: a store that hangs would
-// otherwise read memory that has become another object's. It returns which keys
-// it holds.
-func (m *Manager) Pin(keys []kv.ObjectKey) kv.Bitmap {
+// place until Unpin even if the lock lapses before, or somebody gives back one
+// too many: a store would otherwise read memory that has become another
+// object's. It returns which keys it holds, and appends their memory to objects.
+func (m *Manager) Pin(objects []Object, keys []kv.ObjectKey) ([]Object, kv.Bitmap) {
 	var mem hashes
 	var list slotList
 	h, found := mem.of(keys), kv.NewBitmap(len(keys))
@@ -641,11 +641,12 @@ func (m *Manager) Pin(keys []kv.ObjectKey) kv.Bitmap {
 				r.lock(now, m.readTTL, 1)
 				r.pins++
 				found.Set(i)
+				objects = append(objects, m.object(r))
 			}
 			mu.Unlock()
 		}
 	}
-	return found
+	return objects, found
 }
 
 // Unpin undoes a Pin of keys that it held, made at time pinned: the objects may

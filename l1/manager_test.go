@@ -428,3 +428,30 @@ func TestEvictCountsWhatItMustLeave(t *testing.T) {
 		t.Errorf("%d bytes came back, %d objects in use; want 599 objects back", out.Bytes, x.used())
 	}
 }
+
+// A store's task has the memory of what it pinned, and keeps it, also if a caller
+// gives back the lock that came with the pin.
+func TestPinOutlivesItsLock(t *testing.T) {
+	x := newTier(t, 4)
+	x.reserve(kv.ModeNew, l1.Writer, false, 1, 2)
+	x.Finish(nil, nil, keys(1, 2), l1.Writer, 0)
+	pinned := x.clk.Now()
+	objects, held := x.Pin(nil, keys(1, 3, 2))
+	if len(objects) != 2 || !held.Test(0) || held.Test(1) || !held.Test(2) {
+		t.Fatalf("pinned %v, %d objects; want the first and the last", held, len(objects))
+	}
+	x.Unlock(nil, keys(1, 2), 1) // one too many
+	if codes, _ := x.Read(nil, nil, keys(1)); codes[0] != l1.KeyNotReadable {
+		t.Errorf("Read: %v; the lock was given back", codes)
+	}
+	if codes, _ := x.Delete(nil, keys(1, 2), false); codes[0] != l1.KeyIsLocked || codes[1] != l1.KeyIsLocked {
+		t.Errorf("Delete of pinned keys: %v", codes)
+	}
+	x.Unpin(keys(1, 2), pinned)
+	if codes, _ := x.Delete(nil, keys(1, 2), false); codes[0] != l1.Success || codes[1] != l1.Success {
+		t.Errorf("Delete behind Unpin: %v", codes)
+	}
+	if err := x.Check(); err != nil {
+		t.Error(err)
+	}
+}

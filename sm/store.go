@@ -25,7 +25,6 @@ type storeController struct {
 	pending []kv.ObjectKey // guarded by mu
 
 	inFlight map[storeID]*storeTask // owned by the step, as all below
-	codes    []l1.Code
 	views    []l1.Object
 }
 
@@ -122,7 +121,8 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
 	for _, i := range c.tier.adapters {
 		t := &storeTask{group: g, pinnedNS: c.m.clock.Now()}
-		locked := c.tier.l1.Pin(keys)
+		var locked kv.Bitmap
+		c.views, locked = c.tier.l1.Pin(c.views[:0], keys)
 		for k := range keys {
 			if locked.Test(k) { // else it was evicted before its turn
 				t.held = append(t.held, k)
@@ -133,7 +133,6 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 			continue
 		}
 		held := t.keys()
-		c.codes, c.views = c.tier.l1.Read(c.codes[:0], c.views[:0], held)
 		g.running++
 		for _, v := range c.views {
 			t.bytes += int64(len(v.Bytes))
