@@ -356,6 +356,17 @@ func (s *Store) enqueue(t *task) {
 // settle enters what a task found into the books and makes its result
 // available. The caller holds mu.
 func (s *Store) settle(t *task) {
+	// What was written comes first: of a key that stands in the task twice the
+	// other place may have found it there. Nothing is counted twice: another task
+	// may have been first, too.
+	for _, i := range t.items {
+		k, end := &t.objects[i].Key, &t.ends[i]
+		if o := s.known.find(k); end.what == written && (o == nil || o.size != end.size) {
+			t.res.Keys++
+			t.res.Bytes += end.size
+			s.known.learn(k, end.size)
+		}
+	}
 	for _, i := range t.items {
 		k, end := &t.objects[i].Key, &t.ends[i]
 		switch end.what {
@@ -369,12 +380,6 @@ func (s *Store) settle(t *task) {
 		case unfit:
 			s.known.learn(k, end.size)
 		case there, written:
-			// Not counted twice: another task may have been first, or the
-			// key be twice in this one.
-			if o := s.known.find(k); end.what == written && (o == nil || o.size != end.size) {
-				t.res.Keys++
-				t.res.Bytes += end.size
-			}
 			o := s.known.learn(k, end.size)
 			if t.kind == lookingUp {
 				o.locks++
