@@ -479,9 +479,10 @@ func (r *Recorder) callOneRun(op Op, shape *opShape, a *Args) (t CallToken, ok b
 	return r.token(op, s.id|pos, mono), diff == 0
 }
 
-// claimCommon claims from the common shard, where the clock is read before.
-//
-//go:nosplit
+// claimCommon claims from the common shard, where the clock is read before. It is
+// the one branch of callOneRun that checks the stack, and it does so before it
+// claims: the whole chain without a check would not fit the runtime's limit in an
+// instrumented build.
 func (r *Recorder) claimCommon(n uint64) (pos uint64, monoNS int64, ok bool) {
 	monoNS = r.now()
 	pos, state := r.ring.common().claim(int(n))

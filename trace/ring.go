@@ -232,8 +232,6 @@ const (
 
 // claim takes n bytes, a multiple of 8 and at most maxFrame, of a shard that
 // others claim from too, for a frame that the caller must write and commit.
-//
-//go:nosplit
 func (s *shard) claim(n int) (pos uint64, state claimState) {
 	for {
 		tail := s.tail.Load()
@@ -246,9 +244,8 @@ func (s *shard) claim(n int) (pos uint64, state claimState) {
 
 // claimAt claims behind tail. Head was loaded after tail: a claim that fits is
 // safe, since head only grows, and one that does not fit did not fit at the time
-// of that load.
-//
-//go:nosplit
+// of that load. It may be preempted where it starts, when nothing is claimed yet,
+// but not between the claim and the caller's commit.
 func (s *shard) claimAt(tail, head, n uint64) (pos uint64, state claimState) {
 	if tail&ringClosed != 0 {
 		return 0, claimClosed
