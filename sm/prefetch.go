@@ -10,7 +10,6 @@ import (
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/l2"
-	"github.com/lmcache/lmcache-go/trace"
 )
 
 // prefetchController serves prefetches that may need a store below. At most
@@ -36,9 +35,9 @@ type prefetch struct {
 	layouts []kv.Layout    // one a row
 	readers int
 	lock    kv.LockMode
-	usesL1  bool            // the request allows what L1 is made of
-	l2Tags  []kv.MemoryTag  // of the stores that it allows; nil for all
-	call    trace.CallToken // of the submission
+	usesL1  bool           // the request allows what L1 is made of
+	l2Tags  []kv.MemoryTag // of the stores that it allows; nil for all
+	call    tracedCall     // of the submission
 
 	session  string // external request id
 	submitNS int64
