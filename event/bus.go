@@ -157,7 +157,11 @@ func (b *Bus) Publish(e *Event) {
 	}
 }
 
+// rouse wakes the drain; one of those who find it asleep does.
 func (b *Bus) rouse() {
+	if !b.asleep.CompareAndSwap(true, false) {
+		return
+	}
 	select {
 	case b.wake <- struct{}{}:
 	default: // it has been told
@@ -359,7 +363,7 @@ func (b *Bus) Close() error {
 		return nil
 	}
 	b.announceRoom()
-	b.rouse()
+	b.rouse() // or the drain sees closedBit before it sleeps
 	<-b.done
 	b.announceRoom()
 	var first error
