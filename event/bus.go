@@ -97,7 +97,8 @@ const keptKeys = 32
 type cell struct {
 	turn  atomic.Uint64
 	event Event
-	keys  []kv.ObjectKey  // buffer of event's slices
+	keys  []kv.ObjectKey  // buffer of event's lists of keys
+	sizes []int64         // and of its sizes
 	long  *[]kv.ObjectKey // instead of keys, from longKeys
 }
 
@@ -214,6 +215,10 @@ func (b *Bus) awaitRoom() {
 // copy makes the cell's event one of its own.
 func (c *cell) copy(e *Event) {
 	c.event = *e
+	if len(e.Sizes) > 0 {
+		c.sizes = append(c.sizes[:0], e.Sizes...)
+		c.event.Sizes = c.sizes
+	}
 	if n := len(e.Keys) + len(e.Failed); n > 0 {
 		keys := &c.keys
 		if n > keptKeys {
@@ -235,6 +240,7 @@ func (c *cell) release() {
 		c.event.Keys, c.event.Failed = nil, nil
 		longKeys.Put(c.long)
 		c.long = nil
+		c.event.Sizes, c.sizes = nil, nil // as long as the keys were
 	}
 }
 

@@ -77,7 +77,7 @@ func (p *prefetch) event(t event.Type) event.Event {
 	return event.Event{Type: t, RequestID: p.id, Session: p.session}
 }
 
-// publishPlan tells what reservations for loads were refused.
+// publishRefused tells what reservations for loads were refused.
 func (p *prefetch) publishRefused(cells []int, results []l1.WriteResult) {
 	if !p.m.bus.Wants(event.L2PrefetchFailed) {
 		return
@@ -168,10 +168,10 @@ func (c *evictionController) publishTick(used, watermark float64, triggered bool
 	c.m.bus.Publish(&event.Event{Type: event.L1EvictionLoopTick, L1Tag: c.tier.cfg.Tag, Usage: used, Watermark: watermark, Triggered: triggered})
 }
 
-// publishL2 tells what happened to keys of store i.
-func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey) {
+// publishL2 tells what happened to keys of store i. sizes may be nil.
+func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey, sizes []int64) {
 	if len(keys) > 0 && m.bus.Wants(t) {
-		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys})
+		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys, Sizes: sizes})
 	}
 }
 

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -39,6 +40,7 @@ type storeTask struct {
 
 	pinnedNS int64 // when held was pinned
 	bytes    int64
+	sizes    []int64 // of held, if somebody wants to hear of them
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
@@ -137,6 +139,11 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 		for _, v := range c.views {
 			t.bytes += int64(len(v.Bytes))
 		}
+		if c.m.bus.Wants(event.L2KeysStored) {
+			for _, v := range c.views {
+				t.sizes = append(t.sizes, int64(len(v.Bytes)))
+			}
+		}
 		c.m.adapters[i].stores.Add(1)
 		id := c.m.adapters[i].SubmitStore(objects(held, c.views))
 		c.inFlight[storeID{i, id}] = t
@@ -165,7 +172,7 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 		e.Count, e.Lost = 0, len(t.held)
 	}
 	if res.Err == nil && c.m.bus.Wants(event.L2KeysStored) {
-		c.m.publishL2(event.L2KeysStored, a.index, t.keys())
+		c.m.publishL2(event.L2KeysStored, a.index, t.keys(), t.sizes)
 	}
 	c.publishStore(e, a.index, t, uint64(res.ID))
 	if res.Err != nil {
@@ -198,6 +205,7 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
+		c.m.log.Warn(fmt.Sprintf("Cleaning up in-flight store task %d (adapter %d, %d keys).", id.id, id.adapter, len(t.held)))
 		delete(c.inFlight, id)
 		c.unpin(t)
 	}
