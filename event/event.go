@@ -30,7 +30,7 @@ const (
 	L2LoadSubmitted                      // RequestID, Session, Keys: planned, Adapters
 	L2LoadTaskSubmitted                  // RequestID, Session, Adapter, L2Name, TaskID, Count, Bytes
 	L2LoadTaskCompleted                  // RequestID, Session, Adapter, L2Name, TaskID
-	L2LoadCompleted                      // RequestID, Session, Adapter, Keys: loaded, Lost: failed
+	L2LoadCompleted                      // RequestID, Session, Adapter, Keys: loaded, Failed
 	L2PrefetchFailed                     // Keys, Reason
 	L2KeysEvicted                        // Adapter, L2Name, Keys, Bytes
 	L2KeysStored                         // Adapter, L2Name, Keys, Sizes
@@ -40,7 +40,7 @@ const (
 	RequestEnd                           // Session
 	LookupStart                          // Session
 	LookupEnd                            // Session, Count: hit chunks
-	CallDispatched                       // Session, Text: qualified name, Duration, Lag, Lost: 1 if it failed; not upstream's
+	CallDispatched                       // Session, Text: operation, as in the table of a replay, Duration, Lag, Lost: 1 if it failed; not upstream's
 	TimeoutRaised                        // Session, Text: message, Reason: the class of error
 	types
 )

@@ -18,6 +18,7 @@ import (
 
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -351,16 +352,17 @@ func TestCollector(t *testing.T) {
 	everything(t, tel, clk)
 	keys := []kv.ObjectKey{key(t, "m", "", 100), key(t, "m", "", 101)}
 	for _, e := range []event.Event{
-		{Type: event.CallDispatched, Text: "StorageManager.reserve_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "reserve_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreSubmitted, L2Name: "mock", TaskID: 9, Keys: keys, Bytes: 10}, // before the call has returned
-		{Type: event.CallDispatched, Text: "StorageManager.finish_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "finish_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreCompleted, L2Name: "mock", TaskID: 9, Count: 2, Keys: keys},
 		{Type: event.L2LookupSubmitted, RequestID: 42, Session: "req", Keys: keys, Adapters: 1},
-		{Type: event.CallDispatched, Text: "StorageManager.submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
 		{Type: event.L2LoadTaskSubmitted, RequestID: 42, L2Name: "mock", Count: 2, Bytes: 9},
 		{Type: event.L2LoadSubmitted, RequestID: 42, Keys: keys, Adapters: 1},
 		{Type: event.L2LoadTaskCompleted, RequestID: 42, L2Name: "mock"},
-		{Type: event.CallDispatched, Text: "StorageManager.finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
+		{Type: event.L2LoadCompleted, RequestID: 42, L2Name: "mock", Keys: keys},
+		{Type: event.CallDispatched, Text: "finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
 	} {
 		tel.Bus().Publish(&e)
 	}
@@ -381,6 +383,11 @@ func TestCollector(t *testing.T) {
 	}
 	parents := map[string]string{}
 	for _, s := range c.spans {
+		if strings.HasPrefix(s.Name, "l2.l") && s.Attributes != nil && !slices.ContainsFunc(s.Attributes, func(a *commonpb.KeyValue) bool {
+			return a.Key == "external_request_id" && a.Value.GetStringValue() == "req"
+		}) && byID[string(s.ParentSpanId)] != nil {
+			t.Errorf("%s does not name its request: %v", s.Name, s.Attributes)
+		}
 		if p := byID[string(s.ParentSpanId)]; p != nil {
 			if string(p.TraceId) != string(s.TraceId) {
 				t.Errorf("%s is in another trace than its parent", s.Name)
@@ -389,8 +396,8 @@ func TestCollector(t *testing.T) {
 		}
 	}
 	for child, parent := range map[string]string{
-		"l2.lookup": "StorageManager.submit_prefetch_task", "l2.load": "StorageManager.submit_prefetch_task",
-		"StorageManager.finish_read_prefetched": "StorageManager.submit_prefetch_task", "l2.store": "StorageManager.finish_write",
+		"l2.lookup": "sm.submit_prefetch_task", "l2.load": "sm.submit_prefetch_task",
+		"sm.finish_read_prefetched": "sm.submit_prefetch_task", "l2.store": "sm.finish_write",
 	} {
 		if parents[child] != parent {
 			t.Errorf("the parent of %s is %q, want %s", child, parents[child], parent)
