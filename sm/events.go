@@ -193,6 +193,7 @@ func (m *Manager) L1Usage() []TierUsage {
 // AdapterUsage says what one store holds, and what is on its way.
 type AdapterUsage struct {
 	L2Usage
+	L1Tag                    string // of the L1 that it serves
 	Stores, Loads, LoadBytes int64
 }
 
@@ -201,7 +202,23 @@ func (m *Manager) AdapterUsage() []AdapterUsage {
 	list := make([]AdapterUsage, len(m.adapters))
 	for i, u := range m.L2Usage() {
 		a := m.adapters[i]
-		list[i] = AdapterUsage{u, a.stores.Load(), a.loads.Load(), a.loadBytes.Load()}
+		list[i] = AdapterUsage{u, m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load()}
 	}
 	return list
+}
+
+// Storing reports whether something that was written is still on its way to a
+// store.
+func (m *Manager) Storing() bool {
+	for _, t := range m.tiers {
+		if t.store.queued() {
+			return true
+		}
+	}
+	for _, a := range m.adapters {
+		if a.stores.Load() > 0 {
+			return true
+		}
+	}
+	return false
 }

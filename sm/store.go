@@ -22,8 +22,9 @@ type storeController struct {
 	tier *tier    // copies what is written there to its stores
 	task clock.Task
 
-	mu      sync.Mutex
-	pending []kv.ObjectKey // guarded by mu
+	mu       sync.Mutex
+	pending  []kv.ObjectKey // guarded by mu, as the next
+	stepping bool           // what was pending is being submitted
 
 	inFlight map[storeID]*storeTask // owned by the step, as all below
 	views    []l1.Object
@@ -78,11 +79,14 @@ func (c *storeController) queue(keys []kv.ObjectKey) {
 func (c *storeController) step(int64) (next int64) {
 	c.mu.Lock()
 	keys := c.pending
-	c.pending = nil
+	c.pending, c.stepping = nil, true
 	c.mu.Unlock()
 	for _, group := range groupByRank(keys) {
 		c.submit(group)
 	}
+	c.mu.Lock()
+	c.stepping = false
+	c.mu.Unlock()
 	for _, i := range c.tier.adapters {
 		a := c.m.adapters[i]
 		for _, res := range a.PopStores() {
@@ -95,6 +99,13 @@ func (c *storeController) step(int64) (next int64) {
 		}
 	}
 	return clock.Never
+}
+
+// queued reports whether keys wait to be submitted.
+func (c *storeController) queued() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending) > 0 || c.stepping
 }
 
 // groupByRank splits keys by model and rank, in order of first appearance.

@@ -129,10 +129,10 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 		}
 	}
 	const tag = "_default"
-	publish(event.Event{Type: event.L1WriteFinished, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1WriteFinished, L1Tag: tag, Keys: a, Sizes: []int64{10, 20}})
 	publish(event.Event{Type: event.L1ReadFinished, L1Tag: tag, Keys: a})
-	publish(event.Event{Type: event.L1KeysEvicted, L1Tag: tag, Keys: a})
-	publish(event.Event{Type: event.L1WriteFinishedAndRead, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1KeysEvicted, L1Tag: tag, Keys: a, Sizes: []int64{10, 20}})
+	publish(event.Event{Type: event.L1WriteFinishedAndRead, L1Tag: tag, Keys: a, Sizes: []int64{1, 2}})
 	publish(event.Event{Type: event.L1EvictionLoopTick, Triggered: true})
 	publish(event.Event{Type: event.L1AllocationFailed, During: "l1_store", Keys: a})
 	publish(event.Event{Type: event.L1ReadFailed, During: "l1_retrieve", Reason: "not_found", Keys: a})
@@ -152,7 +152,7 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 func state() telemetry.State {
 	return telemetry.State{
 		L1:       []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100}},
-		Adapters: []telemetry.AdapterState{{Name: "mock", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", UsedBytes: 4}},
+		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
 	}
 }
 
@@ -217,6 +217,8 @@ func TestListing(t *testing.T) {
 	}
 	for _, line := range []string{
 		`lmcache_mp_l1_read_chunks_total{l1_tag="_default"} 2`,
+		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"} 33`,
+		`lmcache_storage_l1_removed_bytes_total{l1_tag="_default"} 30`,
 		`lmcache_mp_l2_usage_bytes{l2_name="mock"} 7`,
 		`lmcache_storage_l2_adapter_usage_bytes{adapter_index="1",l2_name="mock"} 4`,
 		`lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.5`,
