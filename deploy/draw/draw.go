@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"image"
 	"image/color"
+	"image/draw"
 	"image/png"
 	"io"
 	"math"
@@ -32,8 +34,8 @@ var (
 	faint = color.Gray{0xdd}
 )
 
-// draw writes the dashboard as a PNG.
-func draw(w io.Writer, b *board, at window) error {
+// drawBoard writes the dashboard as a PNG.
+func drawBoard(w io.Writer, b *board, at window) error {
 	rows := 0
 	for i := range b.Panels {
 		rows = max(rows, b.Panels[i].GridPos.Y+b.Panels[i].GridPos.H)
@@ -57,7 +59,24 @@ func draw(w io.Writer, b *board, at window) error {
 			}
 		}
 	}
-	return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(w, img.Image())
+	return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(w, paletted(img.Image()))
+}
+
+// paletted returns the picture in its colours and their blends with white, which
+// is all that edges are made of: a third of the bytes.
+func paletted(m image.Image) image.Image {
+	const blends = 16
+	var colors color.Palette
+	for _, c := range append([]color.Color{ink, faint}, palette...) {
+		r, g, b, _ := c.RGBA()
+		for i := range blends {
+			mix := func(v uint32) uint8 { return uint8((int(v>>8)*(blends-i) + 255*i) / blends) }
+			colors = append(colors, color.RGBA{mix(r), mix(g), mix(b), 255})
+		}
+	}
+	out := image.NewPaletted(m.Bounds(), append(colors, color.White))
+	draw.Draw(out, out.Bounds(), m, m.Bounds().Min, draw.Src)
+	return out
 }
 
 func style(size vg.Length, c color.Color) vgdraw.TextStyle {
@@ -145,8 +164,9 @@ func drawGraph(c vgdraw.Canvas, p *panel, at window) error {
 		defer func() { c.FillText(st, c.Center(), "nothing of it") }()
 	}
 	g.X.Min, g.X.Max = 0, at.until.Sub(at.from).Seconds()
-	g.X.Tick.Marker = plot.TickerFunc(secondTicks)
-	g.Y.Min, g.Y.Max = low, high
+	width := float64(c.Max.X - c.Min.X)
+	g.X.Tick.Marker = plot.TickerFunc(func(lo, hi float64) []plot.Tick { return secondTicks(lo, hi, width/30) })
+	g.Y.Min, g.Y.Max = low, high+(high-min(low, 0))/20
 	if d.Min != nil {
 		g.Y.Min = min(*d.Min, low)
 	}
@@ -223,10 +243,11 @@ func positive(points plotter.XYs) (out plotter.XYs) {
 	return out
 }
 
-func secondTicks(lo, hi float64) (ticks []plot.Tick) {
+// secondTicks marks whole steps of time, at most so many.
+func secondTicks(lo, hi, most float64) (ticks []plot.Tick) {
 	step := 10.0
 	for _, s := range []float64{10, 15, 30, 60, 120, 300, 600} {
-		if step = s; (hi-lo)/s <= 8 {
+		if step = s; (hi-lo)/s <= most {
 			break
 		}
 	}

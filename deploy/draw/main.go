@@ -54,7 +54,7 @@ func run(path, server, end string, span time.Duration, out string) error {
 		}
 	}
 	var picture bytes.Buffer
-	if err := draw(&picture, b, w); err != nil {
+	if err := drawBoard(&picture, b, w); err != nil {
 		return err
 	}
 	return os.WriteFile(out, picture.Bytes(), 0o644)
