@@ -505,14 +505,16 @@ func (p *prefetch) takeLoads() bool {
 		l.done = true
 		adapter.loads.Add(-1)
 		adapter.loadBytes.Add(-p.bytes(l.cells))
-		if p.m.bus.Wants(event.L2KeysAccessed) {
-			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(l.cells))
-		}
 		adapter.Unlock(p.at(l.cells))
+		var read []int
 		for j, c := range l.cells {
 			if bits.Test(j) {
 				p.loaded.Set(c)
+				read = append(read, c)
 			}
+		}
+		if p.m.bus.Wants(event.L2KeysAccessed) {
+			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(read), nil)
 		}
 	}
 	read := p.loaded

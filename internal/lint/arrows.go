@@ -58,6 +58,7 @@ var arrows = []row{
 	// The command line, and the suites that measure all of it.
 	{"bench", []string{public}},
 	{"bench/table", nil},
+	{"deploy/draw", nil},
 	{"cmd/*", []string{public, "internal/logfmt", "internal/pyfmt"}},
 }
 
