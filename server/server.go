@@ -26,7 +26,7 @@ type Options struct {
 	// Telemetry starts telemetry once the ports are bound; nil runs without. The
 	// server closes it.
 	Telemetry func() (*telemetry.Telemetry, error)
-	// Watch returns what gauges show; required with Telemetry.
+	// Watch returns what gauges show of the storage manager; required with Telemetry.
 	Watch     func(*sm.Manager) func() telemetry.State
 	Recording RecordingOptions
 
@@ -70,6 +70,7 @@ type front interface {
 	Serve(mq.Service) error
 	// Close takes no more requests, and returns when none runs any more.
 	Close() error
+	Stats() mq.Stats
 }
 
 // Server is a running server. It is safe for concurrent use.
@@ -121,6 +122,9 @@ func New(cfg Config, opt Options) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.recordings.opt = opt.Recording
+	if s.opt.make.front == nil {
+		s.opt.make.front = listen
+	}
 	if err := s.build(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -146,7 +150,7 @@ func (s *Server) build() (err error) {
 	}
 	s.recordings.install = s.parts.manager.SetTracer
 	if s.live != nil {
-		s.live.Watch(s.opt.Watch(s.parts.manager))
+		s.live.Watch(s.watch(s.opt.Watch(s.parts.manager)))
 	}
 	return nil
 }

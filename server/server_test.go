@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/lmcache/lmcache-go/server/httpapi"
 	"github.com/lmcache/lmcache-go/server/mq"
 	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/lmcache/lmcache-go/trace/tracefile"
 )
@@ -38,6 +41,7 @@ type fakeFront struct {
 
 func (f *fakeFront) Addr() string           { return f.Listener.Addr().String() }
 func (f *fakeFront) Serve(mq.Service) error { return <-f.end }
+func (f *fakeFront) Stats() mq.Stats        { return mq.Stats{InFlight: 3} }
 func (f *fakeFront) Close() error {
 	f.order.add("requests")
 	f.once.Do(func() { close(f.end) })
@@ -349,5 +353,27 @@ func TestSegmentName(t *testing.T) {
 		if got := SegmentName(name); got != want {
 			t.Errorf("SegmentName(%q): %q; want %q", name, got, want)
 		}
+	}
+}
+
+func TestMetricsOverHTTP(t *testing.T) {
+	f := newFixture(t)
+	f.opt.Recording.Path = ""
+	f.opt.Telemetry = func() (*telemetry.Telemetry, error) {
+		return telemetry.Start(telemetry.Options{Clock: clock.Real{}, Log: f.opt.Log, QueueSize: 100, Metrics: true, SampleRate: 1, Port: -1, Handler: true,
+			Endpoint: "http://127.0.0.1:1", Patience: time.Millisecond}) // nobody collects there
+	}
+	f.opt.Watch = func(m *sm.Manager) func() telemetry.State {
+		return func() telemetry.State { return telemetry.State{EvictedKeys: 5} }
+	}
+	s, _ := f.start(t)
+	code, body := ask(t, s, "GET", "/metrics", "")
+	for _, want := range []string{"lmcache_storage_policy_evicted_objects_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
+		if code != 200 || !strings.Contains(body, want) {
+			t.Errorf("/metrics: %d, no %s in\n%s", code, want, body)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^lmcache_server_requests_in_flight(\{.*\})? 3$`).MatchString(body) {
+		t.Errorf("/metrics does not show 3 requests in flight:\n%s", body)
 	}
 }
