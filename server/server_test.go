@@ -217,26 +217,26 @@ func TestTakenPorts(t *testing.T) {
 
 func TestHealthOfADeadRequestLoop(t *testing.T) {
 	f := newFixture(t)
-	s, stop := f.start(t)
+	s, err := New(f.cfg, f.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Healthy(); err != nil {
 		t.Errorf("healthy server: %v", err)
 	}
 	f.front.end <- errors.New("socket broke")
-	if err := <-runResult(stop); err == nil || !strings.Contains(err.Error(), "request loop: socket broke") {
+	if err := s.Run(t.Context()); err == nil || err.Error() != "request loop: socket broke" {
 		t.Errorf("Run: %v; want that the request loop ended", err)
 	}
 	if err := s.Healthy(); err == nil || err.Error() != "socket broke" {
 		t.Errorf("health: %v; want the reason", err)
 	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 	if sum := records(t, f.trace); !sum.Sealed {
 		t.Error("the trace is not sealed")
 	}
-}
-
-func runResult(stop func() error) <-chan error {
-	c := make(chan error, 1)
-	c <- stop()
-	return c
 }
 
 func TestRecordingsOverHTTP(t *testing.T) {
