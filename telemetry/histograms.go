@@ -31,6 +31,7 @@ func views() []sdk.View {
 		"lmcache_mp.l1_chunk_lifetime": lifetimeBounds, "lmcache_mp.l1_chunk_idle_before_evict": lifetimeBounds,
 		"lmcache_mp.l1_chunk_reuse_gap": lifetimeBounds, "lmcache_mp.l1_chunk_evict_reuse_gap": evictGapBounds,
 		"lmcache_mp.l2_store_throughput": throughputBound, "lmcache_mp.l2_load_throughput": throughputBound,
+		"lmcache_mp.l0_l1_store_throughput": throughputBound, "lmcache_mp.l0_l1_load_throughput": throughputBound,
 		"lmcache_mp.real_reuse_gap":    reuseGapBounds,
 		"lmcache_replay.call_duration": latencyBounds, "lmcache_replay.call_lag": latencyBounds,
 	} {
