@@ -204,6 +204,9 @@ func (p *throughput) Events() event.Set {
 }
 
 func (p *throughput) Handle(e *event.Event) error {
+	if len(p.started) >= maxRefs { // of tasks whose end was dropped
+		clear(p.started)
+	}
 	switch e.Type {
 	case event.L2StoreSubmitted:
 		p.started[transfer{false, e.Adapter, int64(e.TaskID)}] = started{e.Time, e.Bytes}
