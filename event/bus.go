@@ -2,7 +2,9 @@ package event
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"math/bits"
 	"runtime"
 	"runtime/debug"
@@ -49,17 +51,20 @@ type Bus struct {
 	log      *slog.Logger
 	bound    uint64
 	mask     uint64
+	lap      int // a position shifted by it is its lap
 	lossless bool
 	cells    []cell
 
 	tail    atomic.Uint64 // positions claimed, by publishers; closedBit
-	_       [56]byte
+	seen    atomic.Uint64 // a head that a publisher saw, never beyond the real one
+	_       [48]byte
 	head    atomic.Uint64 // positions dispatched; only the drain stores it
-	current atomic.Int64  // time of the event being dispatched, 0 if none waits
+	current atomic.Int64  // when the event that is dispatched was published, never if none is
 	_       [48]byte
 	asleep  atomic.Bool // the drain waits for wake
 	wanted  atomic.Uint64
 	dropped atomic.Uint64
+	waiting atomic.Int32 // who waits for room, under room's lock
 
 	wake chan struct{} // holds one token
 	done chan struct{} // closed when the drain has ended
@@ -82,6 +87,9 @@ type subscription struct {
 // was claimed before is known for good.
 const closedBit = 1 << 63
 
+// never is no time of an event.
+const never = math.MinInt64
+
 // keptKeys is how many keys the buffer of a cell holds on to; the buffers of
 // longer lists come from a pool, so that a full queue costs at most 2 KiB a cell.
 const keptKeys = 32
@@ -89,7 +97,8 @@ const keptKeys = 32
 type cell struct {
 	turn  atomic.Uint64
 	event Event
-	keys  []kv.ObjectKey  // buffer of event's slices
+	keys  []kv.ObjectKey  // buffer of event's lists of keys
+	sizes []int64         // and of its sizes
 	long  *[]kv.ObjectKey // instead of keys, from longKeys
 }
 
@@ -103,8 +112,9 @@ func New(opt Options) *Bus {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.cells = make([]cell, 1<<bits.Len64(max(b.bound, 1)-1))
-	b.mask = uint64(len(b.cells) - 1)
+	b.mask, b.lap = uint64(len(b.cells)-1), bits.Len(uint(len(b.cells)-1))
 	b.subscribers.Store(new([]*subscription))
+	b.current.Store(never)
 	go b.drain()
 	return b
 }
@@ -134,18 +144,25 @@ func (b *Bus) Publish(e *Event) {
 	pos, ok := b.claim()
 	if !ok {
 		b.dropped.Add(1)
+		if b.asleep.Load() {
+			b.rouse() // to warn: a queue without room has no event that would
+		}
 		return
 	}
 	c := &b.cells[pos&b.mask]
 	c.copy(e)
-	c.event.Time = b.clock.Wall()
-	c.turn.Store(2*(pos>>bits.Len64(b.mask)) + 1)
+	c.event.Time = b.clock.Now() // half the price of Wall; the drain converts it
+	c.turn.Store(2*(pos>>b.lap) + 1)
 	if b.asleep.Load() {
 		b.rouse()
 	}
 }
 
+// rouse wakes the drain; one of those who find it asleep does.
 func (b *Bus) rouse() {
+	if !b.asleep.CompareAndSwap(true, false) {
+		return
+	}
 	select {
 	case b.wake <- struct{}{}:
 	default: // it has been told
@@ -159,7 +176,7 @@ func (b *Bus) claim() (pos uint64, ok bool) {
 		switch {
 		case pos&closedBit != 0:
 			return 0, false
-		case pos-b.head.Load() < b.bound:
+		case b.fits(pos):
 			// The cell is free: the drain gives it back before it moves head.
 			if b.tail.CompareAndSwap(pos, pos+1) {
 				return pos, true
@@ -167,18 +184,41 @@ func (b *Bus) claim() (pos uint64, ok bool) {
 		case !b.lossless || b.bound == 0:
 			return 0, false
 		default:
-			b.room.L.Lock()
-			for pos = b.tail.Load(); pos&closedBit == 0 && pos-b.head.Load() >= b.bound; pos = b.tail.Load() {
-				b.room.Wait()
-			}
-			b.room.L.Unlock()
+			b.awaitRoom()
 		}
+	}
+}
+
+// fits reports whether an event at pos is within the bound. It looks at head,
+// whose line of memory the drain writes all the time, only when what it saw there
+// last does not tell. A head beyond pos says that pos is stale.
+func (b *Bus) fits(pos uint64) bool {
+	if int64(pos-b.seen.Load()) < int64(b.bound) {
+		return true
+	}
+	head := b.head.Load()
+	b.seen.Store(head)
+	return int64(pos-head) < int64(b.bound)
+}
+
+// awaitRoom waits until the queue has room or is closed.
+func (b *Bus) awaitRoom() {
+	b.room.L.Lock()
+	defer b.room.L.Unlock()
+	b.waiting.Add(1)
+	defer b.waiting.Add(-1)
+	for pos := b.tail.Load(); pos&closedBit == 0 && int64(pos-b.head.Load()) >= int64(b.bound); pos = b.tail.Load() {
+		b.room.Wait()
 	}
 }
 
 // copy makes the cell's event one of its own.
 func (c *cell) copy(e *Event) {
 	c.event = *e
+	if len(e.Sizes) > 0 {
+		c.sizes = append(c.sizes[:0], e.Sizes...)
+		c.event.Sizes = c.sizes
+	}
 	if n := len(e.Keys) + len(e.Failed); n > 0 {
 		keys := &c.keys
 		if n > keptKeys {
@@ -193,13 +233,15 @@ func (c *cell) copy(e *Event) {
 	}
 }
 
-// release gives up what the cell must not keep.
+// release gives up what the cell must not keep. The rest stays until the next
+// event: clearing it would take the cell's lines from the publishers' processors.
 func (c *cell) release() {
 	if c.long != nil {
+		c.event.Keys, c.event.Failed = nil, nil
 		longKeys.Put(c.long)
 		c.long = nil
+		c.event.Sizes, c.sizes = nil, nil // as long as the keys were
 	}
-	c.event = Event{}
 }
 
 // drain hands out events until the bus is closed and empty.
@@ -228,31 +270,36 @@ func (b *Bus) drain() {
 
 // ready reports whether the event at pos has been published.
 func (b *Bus) ready(pos uint64) bool {
-	return b.cells[pos&b.mask].turn.Load() == 2*(pos>>bits.Len64(b.mask))+1
+	return b.cells[pos&b.mask].turn.Load() == 2*(pos>>b.lap)+1
 }
 
 // pass dispatches what is there.
 func (b *Bus) pass() {
 	n := 0
 	subscribers := *b.subscribers.Load()
+	toWall := b.clock.Wall() - b.clock.Now()
 	for pos := b.head.Load(); b.ready(pos); pos++ {
 		c := &b.cells[pos&b.mask]
 		b.current.Store(c.event.Time)
+		c.event.Time += toWall
 		for _, s := range subscribers {
 			if s.events.Has(c.event.Type) {
 				b.dispatch(s, &c.event)
 			}
 		}
 		c.release()
-		c.turn.Store(2 * (pos>>bits.Len64(b.mask) + 1))
+		c.turn.Store(2 * (pos>>b.lap + 1))
 		b.head.Store(pos + 1)
 		n++
-		if b.lossless && n%64 == 0 {
-			b.announceRoom()
+		if n%64 == 0 {
+			toWall = b.clock.Wall() - b.clock.Now()
+			if b.waiting.Load() > 0 {
+				b.announceRoom()
+			}
 		}
 	}
 	if n > 0 {
-		b.current.Store(0)
+		b.current.Store(never)
 		b.announceRoom()
 	}
 }
@@ -298,6 +345,8 @@ func (b *Bus) Flush() {
 	upTo := b.tail.Load() &^ closedBit
 	b.room.L.Lock()
 	defer b.room.L.Unlock()
+	b.waiting.Add(1)
+	defer b.waiting.Add(-1)
 	for b.head.Load() < upTo && !b.finished() {
 		b.room.Wait()
 	}
@@ -320,14 +369,14 @@ func (b *Bus) Close() error {
 		return nil
 	}
 	b.announceRoom()
-	b.rouse()
+	b.rouse() // or the drain sees closedBit before it sleeps
 	<-b.done
 	b.announceRoom()
 	var first error
 	list := *b.subscribers.Load()
 	for _, s := range slices.Backward(list) {
-		if c, ok := s.Subscriber.(interface{ Close() error }); ok {
-			if err := c.Close(); err != nil {
+		if c, ok := s.Subscriber.(io.Closer); ok {
+			if err := closeOne(c); err != nil {
 				b.log.Error(fmt.Sprintf("EventBus: error shutting down %s: %v", s.Name(), err))
 				if first == nil {
 					first = fmt.Errorf("close subscriber %s: %w", s.Name(), err)
@@ -336,6 +385,16 @@ func (b *Bus) Close() error {
 		}
 	}
 	return first
+}
+
+// closeOne closes c. A panic is an error, which concerns nobody else.
+func closeOne(c io.Closer) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return c.Close()
 }
 
 // Stats is the state of a bus.
@@ -355,8 +414,8 @@ func (b *Bus) Stats() Stats {
 	head := b.head.Load() // before tail, so that the difference is not negative
 	s := Stats{Published: b.tail.Load() &^ closedBit, Dropped: b.dropped.Load()}
 	s.Depth = int(s.Published - head)
-	if at := b.current.Load(); at != 0 {
-		s.Lag = time.Duration(max(b.clock.Wall()-at, 0))
+	if at := b.current.Load(); at != never {
+		s.Lag = time.Duration(max(b.clock.Now()-at, 0))
 	}
 	for _, sub := range *b.subscribers.Load() {
 		if n := sub.failures.Load(); n > 0 {

@@ -6,14 +6,15 @@ import "github.com/lmcache/lmcache-go/kv"
 type Type uint8
 
 // The events of release 0.5.6's storage layer. Behind each stands what it
-// carries beside Type and Time; L1 events carry L1Tag too.
+// carries beside Type and Time; L1 events carry L1Tag too. What LMCache calls
+// backend is dram in L1, and L2Name below.
 const (
 	L1ReadReserved           Type = iota // Keys: read-locked
 	L1ReadFinished                       // Keys: released
 	L1WriteReserved                      // Keys: got memory; Tag: who reserved
-	L1WriteFinished                      // Keys: admitted, without temporary ones
-	L1WriteFinishedAndRead               // Keys: loaded and read-locked
-	L1KeysEvicted                        // Keys: removed from L1, for whatever reason
+	L1WriteFinished                      // Keys: admitted, without temporary ones; Sizes
+	L1WriteFinishedAndRead               // Keys: loaded and read-locked; Sizes
+	L1KeysEvicted                        // Keys: removed from L1, for whatever reason; Sizes
 	L1KeysAccessed                       // Keys: touched
 	L1PolicyEvicted                      // Count, Bytes: what a cycle of the eviction policy removed; not upstream's
 	L1EvictionLoopTick                   // Usage, Watermark, Triggered
@@ -29,17 +30,17 @@ const (
 	L2LoadSubmitted                      // RequestID, Session, Keys: planned, Adapters
 	L2LoadTaskSubmitted                  // RequestID, Session, Adapter, L2Name, TaskID, Count, Bytes
 	L2LoadTaskCompleted                  // RequestID, Session, Adapter, L2Name, TaskID
-	L2LoadCompleted                      // RequestID, Session, Adapter, Keys: loaded, Lost: failed
+	L2LoadCompleted                      // RequestID, Session, Adapter, Keys: loaded, Failed
 	L2PrefetchFailed                     // Keys, Reason
 	L2KeysEvicted                        // Adapter, L2Name, Keys, Bytes
-	L2KeysStored                         // Adapter, L2Name, Keys
-	L2KeysAccessed                       // Adapter, L2Name, Keys
+	L2KeysStored                         // Adapter, L2Name, Keys, Sizes
+	L2KeysAccessed                       // Adapter, L2Name, Keys: loaded
 	L2KeysDeleted                        // Adapter, L2Name, Keys
 	RequestStart                         // Session
 	RequestEnd                           // Session
 	LookupStart                          // Session
 	LookupEnd                            // Session, Count: hit chunks
-	CallDispatched                       // Session, Text: qualified name, Duration, Lag, Lost: 1 if it failed; not upstream's
+	CallDispatched                       // Session, Text: operation, as in the table of a replay, Duration, Lag, Lost: 1 if it failed; not upstream's
 	TimeoutRaised                        // Session, Text: message, Reason: the class of error
 	types
 )
@@ -97,6 +98,7 @@ type Event struct {
 
 	Keys   []kv.ObjectKey
 	Failed []kv.ObjectKey
+	Sizes  []int64 // bytes of the objects of Keys, without padding
 
 	Session   string // external request id
 	L1Tag     string // name of the L1 manager

@@ -54,42 +54,50 @@ func (m *Manager) publishReserved(keys []kv.ObjectKey, results []WriteResult, ta
 
 // publishUnlocked tells of a release, and of the temporary objects that went
 // with it.
-func (m *Manager) publishUnlocked(keys []kv.ObjectKey, codes []Code, gone []kv.ObjectKey) {
+func (m *Manager) publishUnlocked(keys []kv.ObjectKey, codes []Code, gone departed) {
 	if m.bus.Wants(event.L1ReadFinished) {
 		m.publish(event.Event{Type: event.L1ReadFinished}, keys, func(i int) bool { return codes == nil || codes[i] == Success })
 	}
 	m.publishGone(gone)
 }
 
-func (m *Manager) publishGone(keys []kv.ObjectKey) {
+// departed are objects that have left L1, for publishGone.
+type departed struct {
+	keys  []kv.ObjectKey
+	sizes []int64
+}
+
+func (m *Manager) publishGone(d departed) {
 	if m.bus.Wants(event.L1KeysEvicted) {
-		m.publish(event.Event{Type: event.L1KeysEvicted}, keys, nil)
+		m.publish(event.Event{Type: event.L1KeysEvicted, Sizes: d.sizes}, d.keys, nil)
 	}
 }
 
-// toldKeys returns the keys of told, for publishGone; the gate is held.
-func (m *Manager) toldKeys() []kv.ObjectKey {
+// collect returns what adds the objects of slots to gone, nil if nobody wants
+// them. The gate is held when it is called.
+func (m *Manager) collect(gone *departed) func(s uint32, bytes int64) {
 	if !m.bus.Wants(event.L1KeysEvicted) {
 		return nil
 	}
-	return m.keysOf(m.told)
+	return func(s uint32, bytes int64) {
+		gone.keys = append(gone.keys, m.index.Key(s))
+		gone.sizes = append(gone.sizes, bytes)
+	}
 }
 
-// collect returns what adds the keys of slots to gone, nil if nobody wants them.
-func (m *Manager) collect(gone *[]kv.ObjectKey) func(s uint32) {
-	if !m.bus.Wants(event.L1KeysEvicted) {
-		return nil
-	}
-	return func(s uint32) { *gone = append(*gone, m.index.Key(s)) }
+// finished are objects that became resident, for publishFinished.
+type finished struct {
+	keys  []kv.ObjectKey
+	sizes []int64
 }
 
 // publishFinished tells of objects that became resident: by a writer those that
 // were admitted, by a load all that have its locks now.
-func (m *Manager) publishFinished(keys []kv.ObjectKey, codes []Code, admitted []kv.ObjectKey, tag Tag) {
+func (m *Manager) publishFinished(f *finished, tag Tag) {
 	switch {
-	case tag != Writer && m.bus.Wants(event.L1WriteFinishedAndRead):
-		m.publish(event.Event{Type: event.L1WriteFinishedAndRead, RequestID: int64(tag) - 1}, keys, func(i int) bool { return codes[i] == Success })
-	case tag == Writer && len(admitted) > 0 && m.bus.Wants(event.L1WriteFinished):
-		m.publish(event.Event{Type: event.L1WriteFinished}, admitted, nil)
+	case tag != Writer:
+		m.publish(event.Event{Type: event.L1WriteFinishedAndRead, RequestID: int64(tag) - 1, Sizes: f.sizes}, f.keys, nil)
+	case len(f.keys) > 0:
+		m.publish(event.Event{Type: event.L1WriteFinished, Sizes: f.sizes}, f.keys, nil)
 	}
 }

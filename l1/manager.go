@@ -468,8 +468,11 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) (_ []Code, _ []kv.ObjectKey, bytes int64) {
 	var mem hashes
 	h := mem.of(keys)
-	before := len(codes)
-	defer func() { m.publishFinished(keys, codes[before:], admitted, tag) }()
+	var told *finished
+	if m.bus.Wants(event.L1WriteFinished) || m.bus.Wants(event.L1WriteFinishedAndRead) {
+		told = new(finished)
+		defer func() { m.publishFinished(told, tag) }()
+	}
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h) // finishing frees no slot and gives none
@@ -492,18 +495,24 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		m.index.Retain(s) // across the move
 		o := m.unstage(s, number)
 		bytes += o.layout.Bytes()
+		isNew := true
 		if r := &at.resident; r.state == absent {
 			m.admit(s, o)
 			m.told = append(m.told, s)
-			admitted = append(admitted, keys[i])
 		} else {
 			m.release(s, &o)
 			// A write that meets the temporary object of a prefetch must not
 			// vanish with it: the object stays, and the stores get the write.
-			if r.state == temporary && o.state == permanent {
+			if isNew = r.state == temporary && o.state == permanent; isNew {
 				r.state = permanent
-				admitted = append(admitted, keys[i])
 			}
+		}
+		if isNew {
+			admitted = append(admitted, keys[i])
+		}
+		if told != nil && (isNew || tag != Writer) {
+			told.keys = append(told.keys, keys[i])
+			told.sizes = append(told.sizes, at.resident.layout.Bytes())
 		}
 		if readLocks > 0 {
 			at.resident.lock(now, m.readTTL, uint32(readLocks))
@@ -653,12 +662,12 @@ func (m *Manager) Pin(objects []Object, keys []kv.ObjectKey) ([]Object, kv.Bitma
 // go, and the lock is given back unless it may have lapsed; it would be another's
 // by now. freed is as Unlock's.
 func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
-	var gone []kv.ObjectKey
+	var gone departed
 	defer func() { m.publishUnlocked(keys, nil, gone) }()
 	m.enter()
 	defer m.gate.unlock()
 	m.told = m.told[:0]
-	now := m.clock.Now()
+	now, removed := m.clock.Now(), m.collect(&gone)
 	for i := range keys {
 		s := m.index.Find(&keys[i])
 		r := m.residentOf(s)
@@ -669,16 +678,16 @@ func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
 		if now-pinned < m.readTTL {
 			r.unlock(now, 1)
 		}
-		freed += m.dropUnused(s, r)
+		freed += m.dropUnused(s, r, removed)
 	}
-	gone = m.toldKeys()
 	m.forgetRetained()
 	return freed
 }
 
 // dropUnused frees a temporary object that nobody has locked, and reports 1 if
-// it did. Its slot is retained, and told has it.
-func (m *Manager) dropUnused(s uint32, r *object) int {
+// it did, after removed, which may be nil, was called. Its slot is retained, and
+// told has it.
+func (m *Manager) dropUnused(s uint32, r *object, removed func(s uint32, bytes int64)) int {
 	if r.state != temporary || r.locks > 0 || r.pins > 0 {
 		return 0
 	}
@@ -686,6 +695,9 @@ func (m *Manager) dropUnused(s uint32, r *object) int {
 	o := m.drop(s)
 	m.release(s, &o)
 	m.told = append(m.told, s)
+	if removed != nil {
+		removed(s, o.layout.Bytes())
+	}
 	return 1
 }
 
@@ -695,7 +707,7 @@ func (m *Manager) dropUnused(s uint32, r *object) int {
 func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, freed int) {
 	var mem hashes
 	h := mem.of(keys)
-	before, gone := len(codes), []kv.ObjectKey(nil)
+	before, gone := len(codes), departed{}
 	defer func() { m.publishUnlocked(keys, codes[before:], gone) }()
 	var ok bool
 	if codes, ok = m.unlockPermanent(codes, keys, h, n); ok {
@@ -704,7 +716,7 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h) // every slot that goes is retained until the end
-	now := m.clock.Now()
+	now, removed := m.clock.Now(), m.collect(&gone)
 	m.told = m.told[:0]
 	for _, s := range m.found {
 		r := m.residentOf(s)
@@ -717,9 +729,8 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 			continue
 		}
 		codes = append(codes, Success)
-		freed += m.dropUnused(s, r)
+		freed += m.dropUnused(s, r, removed)
 	}
-	gone = m.toldKeys()
 	m.forgetRetained()
 	return codes, freed
 }
@@ -777,6 +788,9 @@ func (m *Manager) Touch(keys []kv.ObjectKey) {
 		m.enter()
 		m.gate.unlock()
 	}
+	if len(keys) > 0 && m.bus.Wants(event.L1KeysAccessed) {
+		m.publish(event.Event{Type: event.L1KeysAccessed}, keys, nil)
+	}
 }
 
 // enter takes the gate alone, and tells the policy of the touches until now.
@@ -791,7 +805,7 @@ func (m *Manager) enter() {
 func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
 	var mem hashes
 	h := mem.of(keys)
-	var gone []kv.ObjectKey
+	var gone departed
 	defer func() { m.publishGone(gone) }()
 	m.enter()
 	defer m.gate.unlock()
@@ -800,9 +814,9 @@ func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Cod
 }
 
 // deleteSlots removes the objects of slots; removed is called for each key that
-// left. The policy hears first of the keys that were resident, then of those
+// left, with the size of what it had. The policy hears first of the keys that were resident, then of those
 // that were only staged.
-func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed func(s uint32)) (_ []Code, freed int64) {
+func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed func(s uint32, bytes int64)) (_ []Code, freed int64) {
 	now := m.clock.Now()
 	wereResident, wereStaged := m.gone[0][:0], m.gone[1][:0]
 	for _, s := range slots {
@@ -815,7 +829,10 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 			continue
 		}
 		m.index.Retain(s)
-		hadStaged := at.staged != 0
+		hadStaged, size := at.staged != 0, int64(0)
+		if hadStaged {
+			size = m.staged.At(at.staged).layout.Bytes()
+		}
 		bytes := m.freeStagedObjects(s, at, now, force)
 		freed += bytes
 		switch r := &at.resident; {
@@ -826,6 +843,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 		case r.state != absent:
 			o := m.drop(s)
 			freed += m.physical(o.layout)
+			size = o.layout.Bytes()
 			m.release(s, &o)
 			wereResident = append(wereResident, s)
 		case hadStaged:
@@ -833,7 +851,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 		}
 		codes = append(codes, Success)
 		if removed != nil {
-			removed(s)
+			removed(s, size)
 		}
 	}
 	m.gone = [...][]uint32{wereResident, wereStaged}
@@ -867,6 +885,8 @@ func (m *Manager) freeStagedObjects(s uint32, at *slot, now int64, force bool) (
 type Evicted struct {
 	Keys  []kv.ObjectKey // in the order in which the policy chose them
 	Bytes int64
+
+	sizes []int64 // of Keys, without padding
 }
 
 // evictBatch is how many keys go under one hold of the gate: some 30 µs, so
@@ -904,7 +924,7 @@ func (m *Manager) evict(w whose, ratio float64) Evicted {
 		n -= got
 		m.gate.yield()
 	}
-	m.publishGone(out.Keys)
+	m.publishGone(departed{out.Keys, out.sizes})
 	return out
 }
 
@@ -932,8 +952,9 @@ func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]boo
 	m.also = victims
 	m.index.Prime(victims)
 	var bytes int64
-	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32) {
+	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32, bytes int64) {
 		out.Keys = append(out.Keys, m.index.Key(s))
+		out.sizes = append(out.sizes, bytes)
 	})
 	out.Bytes += bytes
 	for i, c := range m.codes {
@@ -989,9 +1010,9 @@ func (m *Manager) Clear(force bool) {
 // clearSome clears slots from first on, up to last at the most, and returns the
 // next.
 func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
-	var gone []kv.ObjectKey
+	var gone departed
 	defer func() {
-		if len(gone) > 0 {
+		if len(gone.keys) > 0 {
 			m.publishGone(gone)
 		}
 	}()

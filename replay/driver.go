@@ -281,7 +281,7 @@ func (d *driver) dispatch(h *handler, line *recordLine) {
 // publish tells the bus of the present record's call.
 func (d *driver) publish(line *recordLine) {
 	e := event.Event{
-		Type: event.CallDispatched, Text: line.rec.Qualname, Keys: d.args.Keys,
+		Type: event.CallDispatched, Text: shortName(line.rec.Qualname), Keys: d.args.Keys,
 		Duration: line.latencyNS, Lag: line.lagNS,
 	}
 	if line.rec.Op == trace.OpSubmitPrefetchTask {

@@ -103,17 +103,17 @@ func (t *table) row(label, value string) {
 // shortName returns the last component of a qualified name; of the two ends of
 // a context the one before it, too.
 func shortName(qualname string) string {
-	parts := strings.Split(qualname, ".")
-	last := len(parts) - 1
-	if last > 0 {
-		switch parts[last] {
+	dot := strings.LastIndexByte(qualname, '.')
+	last := qualname[dot+1:]
+	if dot > 0 {
+		switch last {
 		case "__enter__":
-			return parts[last-1] + ".enter"
+			return shortName(qualname[:dot]) + ".enter"
 		case "__exit__":
-			return parts[last-1] + ".exit"
+			return shortName(qualname[:dot]) + ".exit"
 		}
 	}
-	return parts[last]
+	return last
 }
 
 // twoDigits prints v rounded to three decimals, then to two: LMCache rounds

@@ -77,7 +77,7 @@ func (p *prefetch) event(t event.Type) event.Event {
 	return event.Event{Type: t, RequestID: p.id, Session: p.session}
 }
 
-// publishPlan tells what reservations for loads were refused.
+// publishRefused tells what reservations for loads were refused.
 func (p *prefetch) publishRefused(cells []int, results []l1.WriteResult) {
 	if !p.m.bus.Wants(event.L2PrefetchFailed) {
 		return
@@ -168,10 +168,10 @@ func (c *evictionController) publishTick(used, watermark float64, triggered bool
 	c.m.bus.Publish(&event.Event{Type: event.L1EvictionLoopTick, L1Tag: c.tier.cfg.Tag, Usage: used, Watermark: watermark, Triggered: triggered})
 }
 
-// publishL2 tells what happened to keys of store i.
-func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey) {
+// publishL2 tells what happened to keys of store i. sizes may be nil.
+func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey, sizes []int64) {
 	if len(keys) > 0 && m.bus.Wants(t) {
-		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys})
+		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys, Sizes: sizes})
 	}
 }
 
@@ -193,6 +193,7 @@ func (m *Manager) L1Usage() []TierUsage {
 // AdapterUsage says what one store holds, and what is on its way.
 type AdapterUsage struct {
 	L2Usage
+	L1Tag                    string // of the L1 that it serves
 	Stores, Loads, LoadBytes int64
 }
 
@@ -201,7 +202,23 @@ func (m *Manager) AdapterUsage() []AdapterUsage {
 	list := make([]AdapterUsage, len(m.adapters))
 	for i, u := range m.L2Usage() {
 		a := m.adapters[i]
-		list[i] = AdapterUsage{u, a.stores.Load(), a.loads.Load(), a.loadBytes.Load()}
+		list[i] = AdapterUsage{u, m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load()}
 	}
 	return list
+}
+
+// Storing reports whether something that was written is still on its way to a
+// store.
+func (m *Manager) Storing() bool {
+	for _, t := range m.tiers {
+		if t.store.queued() {
+			return true
+		}
+	}
+	for _, a := range m.adapters {
+		if a.stores.Load() > 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -50,7 +50,7 @@ type Manager struct {
 	// Immutable after New; each has its own lock.
 	cfg      Config
 	clock    clock.Clock
-	tracer   *trace.Recorder
+	tracer   tracer
 	bus      *event.Bus
 	log      *slog.Logger
 	quotas   evict.Quotas
@@ -79,8 +79,9 @@ const maxResults = 1 << 18
 // New builds a storage manager and starts its controllers. The caller must
 // Close it.
 func New(cfg Config, opt Options) (*Manager, error) {
-	m := &Manager{cfg: cfg, clock: opt.Clock, tracer: opt.Tracer, bus: opt.Bus, log: opt.Log,
+	m := &Manager{cfg: cfg, clock: opt.Clock, bus: opt.Bus, log: opt.Log,
 		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
+	m.tracer.recorder.Store(opt.Tracer)
 	if err := cfg.Validate(opt.Adapters); err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func (m *Manager) Close() error {
 // means that the call itself was wrong (a layout of no bytes, an unknown mode)
 // and reserved nothing.
 func (m *Manager) ReserveWrite(keys []kv.ObjectKey, layout kv.Layout, mode kv.WriteMode) ([]l1.WriteResult, error) {
-	var call trace.CallToken
+	var call tracedCall
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReserveWrite, &trace.Args{Keys: keys, Layout: layout, Mode: mode})
 	}
@@ -198,7 +199,7 @@ func (m *Manager) tellChain(keys []kv.ObjectKey) {
 // below. It returns an outcome for every key, in order: Success, KeyNotExist
 // where nothing was reserved, KeyInWrongState where the reservation has expired.
 func (m *Manager) FinishWrite(keys []kv.ObjectKey) []l1.Code {
-	var call trace.CallToken
+	var call tracedCall
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpFinishWrite, &trace.Args{Keys: keys})
 	}
@@ -246,7 +247,7 @@ type PrefetchRow struct {
 // below, or with skipL2, the result is there when it returns. It keeps no
 // reference into spec. An error means that the spec is not valid.
 func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID string, skipL2 bool) (PrefetchHandle, error) {
-	var call trace.CallToken
+	var call tracedCall
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpSubmitPrefetchTask, &trace.Args{Spec: spec, Text: externalRequestID, Flag: skipL2})
 	}
@@ -304,7 +305,7 @@ func (m *Manager) QueryPrefetchStatus(h PrefetchHandle) (res *PrefetchResult, ok
 // ReadPrefetched enters a read of prefetched objects. It takes no locks: it
 // needs those of a completed prefetch. The caller must call Exit.
 func (m *Manager) ReadPrefetched(keys []kv.ObjectKey) *PrefetchedRead {
-	var call trace.CallToken
+	var call tracedCall
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpReadPrefetchedEnter, &trace.Args{Keys: keys})
 	}
@@ -387,7 +388,7 @@ func (r *PrefetchedRead) Exit(bodyErr error) {
 // 1..128), and returns an outcome for every key, in order: Success, KeyNotExist,
 // or KeyInWrongState without a live lock.
 func (m *Manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.Code {
-	var call trace.CallToken
+	var call tracedCall
 	if m.tracer.On() {
 		call = m.tracer.Call(trace.OpFinishReadPrefetched, &trace.Args{Keys: keys, Count: int64(readLocks)})
 	}

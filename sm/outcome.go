@@ -29,7 +29,7 @@ func countSuccess(codes []l1.Code) (n int) {
 
 // traceReservation records what came of a ReserveWrite: which keys were
 // reserved.
-func (m *Manager) traceReservation(call trace.CallToken, results []l1.WriteResult) {
+func (m *Manager) traceReservation(call tracedCall, results []l1.WriteResult) {
 	var mem outcomeBits
 	o := trace.Outcome{Bits: [trace.MaxOutcomeBits]trace.Bits{mem.bits(len(results))}}
 	for i := range results {
@@ -48,7 +48,7 @@ func (m *Manager) traceReservation(call trace.CallToken, results []l1.WriteResul
 
 // traceCodes records what came of a call that has one code a key: which
 // succeeded. freed is the operation's third count.
-func (m *Manager) traceCodes(call trace.CallToken, codes []l1.Code, freed int) {
+func (m *Manager) traceCodes(call tracedCall, codes []l1.Code, freed int) {
 	var mem outcomeBits
 	o := trace.Outcome{Bits: [trace.MaxOutcomeBits]trace.Bits{mem.bits(len(codes))}}
 	for i, c := range codes {

@@ -10,7 +10,6 @@ import (
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/l2"
-	"github.com/lmcache/lmcache-go/trace"
 )
 
 // prefetchController serves prefetches that may need a store below. At most
@@ -36,9 +35,9 @@ type prefetch struct {
 	layouts []kv.Layout    // one a row
 	readers int
 	lock    kv.LockMode
-	usesL1  bool            // the request allows what L1 is made of
-	l2Tags  []kv.MemoryTag  // of the stores that it allows; nil for all
-	call    trace.CallToken // of the submission
+	usesL1  bool           // the request allows what L1 is made of
+	l2Tags  []kv.MemoryTag // of the stores that it allows; nil for all
+	call    tracedCall     // of the submission
 
 	session  string // external request id
 	submitNS int64
@@ -506,14 +505,16 @@ func (p *prefetch) takeLoads() bool {
 		l.done = true
 		adapter.loads.Add(-1)
 		adapter.loadBytes.Add(-p.bytes(l.cells))
-		if p.m.bus.Wants(event.L2KeysAccessed) {
-			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(l.cells))
-		}
 		adapter.Unlock(p.at(l.cells))
+		var read []int
 		for j, c := range l.cells {
 			if bits.Test(j) {
 				p.loaded.Set(c)
+				read = append(read, c)
 			}
+		}
+		if p.m.bus.Wants(event.L2KeysAccessed) {
+			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(read), nil)
 		}
 	}
 	read := p.loaded

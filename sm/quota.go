@@ -97,3 +97,20 @@ func (m *Manager) setQuotas(list []Quota) error {
 	}
 	return nil
 }
+
+// BytesBySalt returns what L1 holds of every cache salt that has a byte there: all
+// L1s together, of those whose policy is IsolatedLRU, since the others keep no
+// such count.
+func (m *Manager) BytesBySalt() map[kv.Salt]int64 {
+	sum := map[kv.Salt]int64{}
+	var usage []evict.SaltUsage
+	for _, t := range m.tiers {
+		if t.l1.HasSalts() {
+			usage = t.l1.UsageBySalt(usage[:0])
+			for _, u := range usage {
+				sum[u.Salt] += u.Bytes
+			}
+		}
+	}
+	return sum
+}

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -21,8 +22,9 @@ type storeController struct {
 	tier *tier    // copies what is written there to its stores
 	task clock.Task
 
-	mu      sync.Mutex
-	pending []kv.ObjectKey // guarded by mu
+	mu       sync.Mutex
+	pending  []kv.ObjectKey // guarded by mu, as the next
+	stepping bool           // what was pending is being submitted
 
 	inFlight map[storeID]*storeTask // owned by the step, as all below
 	views    []l1.Object
@@ -39,6 +41,7 @@ type storeTask struct {
 
 	pinnedNS int64 // when held was pinned
 	bytes    int64
+	sizes    []int64 // of held, if somebody wants to hear of them
 }
 
 // storeGroup is what one step submitted of one model and rank to all stores.
@@ -76,11 +79,14 @@ func (c *storeController) queue(keys []kv.ObjectKey) {
 func (c *storeController) step(int64) (next int64) {
 	c.mu.Lock()
 	keys := c.pending
-	c.pending = nil
+	c.pending, c.stepping = nil, true
 	c.mu.Unlock()
 	for _, group := range groupByRank(keys) {
 		c.submit(group)
 	}
+	c.mu.Lock()
+	c.stepping = false
+	c.mu.Unlock()
 	for _, i := range c.tier.adapters {
 		a := c.m.adapters[i]
 		for _, res := range a.PopStores() {
@@ -93,6 +99,13 @@ func (c *storeController) step(int64) (next int64) {
 		}
 	}
 	return clock.Never
+}
+
+// queued reports whether keys wait to be submitted.
+func (c *storeController) queued() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending) > 0 || c.stepping
 }
 
 // groupByRank splits keys by model and rank, in order of first appearance.
@@ -137,6 +150,11 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 		for _, v := range c.views {
 			t.bytes += int64(len(v.Bytes))
 		}
+		if c.m.bus.Wants(event.L2KeysStored) {
+			for _, v := range c.views {
+				t.sizes = append(t.sizes, int64(len(v.Bytes)))
+			}
+		}
 		c.m.adapters[i].stores.Add(1)
 		id := c.m.adapters[i].SubmitStore(objects(held, c.views))
 		c.inFlight[storeID{i, id}] = t
@@ -165,7 +183,7 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 		e.Count, e.Lost = 0, len(t.held)
 	}
 	if res.Err == nil && c.m.bus.Wants(event.L2KeysStored) {
-		c.m.publishL2(event.L2KeysStored, a.index, t.keys())
+		c.m.publishL2(event.L2KeysStored, a.index, t.keys(), t.sizes)
 	}
 	c.publishStore(e, a.index, t, uint64(res.ID))
 	if res.Err != nil {
@@ -198,6 +216,7 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 func (c *storeController) stop() {
 	c.task.Stop()
 	for id, t := range c.inFlight {
+		c.m.log.Warn(fmt.Sprintf("Cleaning up in-flight store task %d (adapter %d, %d keys).", id.id, id.adapter, len(t.held)))
 		delete(c.inFlight, id)
 		c.unpin(t)
 	}

@@ -148,13 +148,23 @@ type counting struct {
 
 func one(*event.Event) int64 { return 1 }
 
-// countings are LMCache's counters that events feed.
+func sizes(e *event.Event) (sum int64) {
+	for _, n := range e.Sizes {
+		sum += n
+	}
+	return sum
+}
+
+// countings are the counters that events feed: LMCache's, and ours, which begin
+// with lmcache_storage.
 //
 // Source: reference observability.md, section 3.2.
 var countings = []counting{
 	{"L1MetricsSubscriber", "lmcache.l1", "lmcache_mp.l1_read", "chunks", "Total chunks read from L1", []event.Type{event.L1ReadFinished}, bySalt, l1Tag, nil},
 	{"L1MetricsSubscriber", "lmcache.l1", "lmcache_mp.l1_write", "chunks", "Total chunks written to L1", []event.Type{event.L1WriteFinished, event.L1WriteFinishedAndRead}, bySalt, l1Tag, nil},
 	{"L1MetricsSubscriber", "lmcache.l1", "lmcache_mp.l1_evicted", "chunks", "Total chunks evicted from L1", []event.Type{event.L1KeysEvicted}, bySalt, l1Tag, nil},
+	{"L1MetricsSubscriber", "lmcache.storage", "lmcache_storage.l1_written_bytes", "", "Bytes of the chunks written to L1, loads from L2 included, without padding.", []event.Type{event.L1WriteFinished, event.L1WriteFinishedAndRead}, whole, l1Tag, sizes},
+	{"L1MetricsSubscriber", "lmcache.storage", "lmcache_storage.l1_removed_bytes", "", "Bytes of the chunks that left L1, for whatever reason, without padding.", []event.Type{event.L1KeysEvicted}, whole, l1Tag, sizes},
 	{"L1EvictionLoopSubscriber", "lmcache.l1", "lmcache_mp.l1_eviction_loop_ticks", "", "L1 eviction-loop iterations (every cycle)", []event.Type{event.L1EvictionLoopTick}, whole, 0, one},
 	{"L1EvictionLoopSubscriber", "lmcache.l1", "lmcache_mp.l1_eviction_loop_triggered", "", "L1 eviction-loop iterations where the policy ran", []event.Type{event.L1EvictionLoopTick}, whole, 0,
 		func(e *event.Event) int64 {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -29,12 +29,14 @@ type spans struct {
 	writes   refs[kv.ObjectKey] // reserve_write, by its first key
 	stores   refs[kv.ObjectKey] // finish_write, by key
 	open     map[transfer]openSpan
+	ended    atomic.Int64
 }
 
-// ref is the identity of a span.
+// ref is the identity of a span, and of the request that it belongs to.
 type ref struct {
-	trace trace.TraceID
-	span  trace.SpanID
+	trace   trace.TraceID
+	span    trace.SpanID
+	session string // external request id
 }
 
 type openSpan struct {
@@ -69,9 +71,9 @@ func (r *refs[K]) put(k K, v ref) {
 	r.m[k] = v
 }
 
-// orNew returns what is under k, or a new identity, in a trace of its own if in
-// is zero.
-func (r *refs[K]) orNew(k K, in trace.TraceID) ref {
+// orNew returns what is under k, or a new identity of the same request as in, in
+// a trace of its own if in is zero.
+func (r *refs[K]) orNew(k K, in ref) ref {
 	if v, ok := r.get(k); ok {
 		return v
 	}
@@ -80,8 +82,8 @@ func (r *refs[K]) orNew(k K, in trace.TraceID) ref {
 	return v
 }
 
-func newRef(in trace.TraceID) (v ref) {
-	if v.trace = in; !in.IsValid() {
+func newRef(in ref) (v ref) {
+	if v.trace, v.session = in.trace, in.session; !v.trace.IsValid() {
 		binary.NativeEndian.PutUint64(v.trace[:8], rand.Uint64())
 		binary.NativeEndian.PutUint64(v.trace[8:], rand.Uint64()|1)
 	}
@@ -97,7 +99,7 @@ func (s *spans) Name() string { return "StorageTracingSubscriber" }
 
 func (s *spans) Events() event.Set {
 	return event.SetOf(event.CallDispatched, event.L2StoreSubmitted, event.L2StoreCompleted,
-		event.L2LookupSubmitted, event.L2LoadSubmitted, event.L2LoadTaskSubmitted, event.L2LoadTaskCompleted, event.SMPrefetchCompleted)
+		event.L2LookupSubmitted, event.L2LoadSubmitted, event.L2LoadTaskSubmitted, event.L2LoadCompleted, event.SMPrefetchCompleted)
 }
 
 // identityKey carries the identity that a span is to get.
@@ -109,7 +111,7 @@ type idGenerator struct{}
 func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	v, ok := ctx.Value(identityKey{}).(ref)
 	if !ok {
-		v = newRef(trace.TraceID{})
+		v = newRef(ref{})
 	}
 	return v.trace, v.span
 }
@@ -117,7 +119,7 @@ func (idGenerator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 func (idGenerator) NewSpanID(ctx context.Context, in trace.TraceID) trace.SpanID {
 	v, ok := ctx.Value(identityKey{}).(ref)
 	if !ok {
-		v = newRef(in)
+		v = newRef(ref{trace: in})
 	}
 	return v.span
 }
@@ -129,11 +131,33 @@ func (s *spans) start(name string, id, parent ref, atNS int64, attributes ...att
 		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID: parent.trace, SpanID: parent.span, TraceFlags: trace.FlagsSampled}))
 	}
+	if id.session != "" {
+		attributes = append(attributes, attribute.String("external_request_id", id.session))
+	}
 	_, span := s.tracer.Start(ctx, name, trace.WithTimestamp(time.Unix(0, atNS)), trace.WithAttributes(attributes...))
 	return span
 }
 
-func end(span trace.Span, atNS int64) { span.End(trace.WithTimestamp(time.Unix(0, atNS))) }
+func (s *spans) end(span trace.Span, atNS int64) {
+	s.ended.Add(1)
+	span.End(trace.WithTimestamp(time.Unix(0, atNS)))
+}
+
+// keep remembers a span until it is to end. Where so many are open, the events
+// that should have ended them were dropped.
+func (s *spans) keep(t transfer, span trace.Span, atNS int64) {
+	if len(s.open) >= maxRefs {
+		s.endAll()
+	}
+	s.open[t] = openSpan{span, atNS}
+}
+
+func (s *spans) endAll() {
+	for t, o := range s.open {
+		s.end(o.span, o.at)
+		delete(s.open, t)
+	}
+}
 
 func (s *spans) Handle(e *event.Event) error {
 	switch e.Type {
@@ -141,29 +165,28 @@ func (s *spans) Handle(e *event.Event) error {
 		s.call(e)
 	case event.L2StoreSubmitted:
 		parent := s.storeParent(e.Keys)
-		id := newRef(parent.trace)
-		s.open[transfer{false, e.Adapter, int64(e.TaskID)}] = openSpan{s.start("l2.store", id, parent, e.Time,
+		s.keep(transfer{false, e.Adapter, int64(e.TaskID)}, s.start("l2.store", newRef(parent), parent, e.Time,
 			attribute.String("l2_name", e.L2Name), attribute.Int("adapter_index", e.Adapter),
-			attribute.Int("key_count", len(e.Keys)), attribute.Int64("total_bytes", e.Bytes)), e.Time}
+			attribute.Int("key_count", len(e.Keys)), attribute.Int64("total_bytes", e.Bytes)), e.Time)
 	case event.L2StoreCompleted:
 		s.finish(transfer{false, e.Adapter, int64(e.TaskID)}, e, attribute.Int("stored_count", e.Count), attribute.Int("failed_count", e.Lost))
 	case event.L2LookupSubmitted:
 		parent := s.request(e)
-		s.open[transfer{true, -1, e.RequestID}] = openSpan{s.start("l2.lookup", newRef(parent.trace), parent, e.Time,
-			attribute.Int("key_count", len(e.Keys)), attribute.Int("adapter_count", e.Adapters)), e.Time}
+		s.keep(transfer{true, -1, e.RequestID}, s.start("l2.lookup", newRef(parent), parent, e.Time,
+			attribute.Int("key_count", len(e.Keys)), attribute.Int("adapter_count", e.Adapters)), e.Time)
 	case event.L2LoadSubmitted:
 		s.finish(transfer{true, -1, e.RequestID}, e, attribute.Int("planned_count", len(e.Keys)))
 	case event.L2LoadTaskSubmitted:
 		parent := s.request(e)
-		s.open[transfer{true, e.Adapter, e.RequestID}] = openSpan{s.start("l2.load", newRef(parent.trace), parent, e.Time,
+		s.keep(transfer{true, e.Adapter, e.RequestID}, s.start("l2.load", newRef(parent), parent, e.Time,
 			attribute.String("l2_name", e.L2Name), attribute.Int("adapter_index", e.Adapter),
-			attribute.Int("key_count", e.Count), attribute.Int64("total_bytes", e.Bytes)), e.Time}
-	case event.L2LoadTaskCompleted:
-		s.finish(transfer{true, e.Adapter, e.RequestID}, e)
+			attribute.Int("key_count", e.Count), attribute.Int64("total_bytes", e.Bytes)), e.Time)
+	case event.L2LoadCompleted:
+		s.finish(transfer{true, e.Adapter, e.RequestID}, e, attribute.Int("loaded_count", len(e.Keys)), attribute.Int("failed_count", len(e.Failed)))
 	case event.SMPrefetchCompleted:
 		s.finish(transfer{true, -1, e.RequestID}, e) // a lookup after which there was nothing to load
 		parent := s.request(e)
-		end(s.start("prefetch.completed", newRef(parent.trace), parent, e.Time-e.Duration,
+		s.end(s.start("prefetch.completed", newRef(parent), parent, e.Time-e.Duration,
 			attribute.Int("requested_keys", e.Count), attribute.Int("l1_hit_keys", e.L1Hits), attribute.Int("l2_hit_keys", e.L2Hits)), e.Time)
 	}
 	return nil
@@ -176,14 +199,16 @@ func (s *spans) finish(t transfer, e *event.Event, attributes ...attribute.KeyVa
 	}
 	delete(s.open, t)
 	o.span.SetAttributes(attributes...)
-	if e.Lost > 0 {
+	if e.Lost > 0 || len(e.Failed) > 0 {
 		o.span.SetStatus(codes.Error, "")
 	}
-	end(o.span, max(e.Time, o.at))
+	s.end(o.span, max(e.Time, o.at))
 }
 
 // request returns the identity of the prefetch that e belongs to.
-func (s *spans) request(e *event.Event) ref { return s.requests.orNew(e.RequestID, trace.TraceID{}) }
+func (s *spans) request(e *event.Event) ref {
+	return s.requests.orNew(e.RequestID, ref{session: e.Session})
+}
 
 // storeParent returns the identity of the finish_write that admitted keys.
 func (s *spans) storeParent(keys []kv.ObjectKey) ref {
@@ -194,7 +219,7 @@ func (s *spans) storeParent(keys []kv.ObjectKey) ref {
 		return id
 	}
 	reserved, _ := s.writes.get(keys[0])
-	id := newRef(reserved.trace)
+	id := newRef(reserved)
 	for i := range keys {
 		s.stores.put(keys[i], id)
 	}
@@ -208,13 +233,13 @@ func (s *spans) call(e *event.Event) {
 	if len(e.Keys) > 0 {
 		first = e.Keys[0]
 	}
-	switch e.Text[strings.LastIndexByte(e.Text, '.')+1:] {
+	switch e.Text {
 	case "reserve_write":
-		id = newRef(trace.TraceID{})
+		id = newRef(ref{})
 		s.writes.put(first, id)
 	case "finish_write":
 		parent, _ = s.writes.get(first)
-		id = s.stores.orNew(first, parent.trace)
+		id = s.stores.orNew(first, parent)
 		if parent.trace != id.trace {
 			parent = ref{}
 		}
@@ -228,22 +253,19 @@ func (s *spans) call(e *event.Event) {
 		}
 	default:
 		parent, _ = s.reads.get(first)
-		id = newRef(parent.trace)
+		id = newRef(parent)
 	}
-	span := s.start(e.Text, id, parent, e.Time-e.Duration,
-		attribute.String("external_request_id", e.Session), attribute.Int("key_count", len(e.Keys)),
+	span := s.start("sm."+e.Text, id, parent, e.Time-e.Duration,
+		attribute.Int("key_count", len(e.Keys)),
 		attribute.Float64("schedule_lag_seconds", float64(e.Lag)/1e9))
 	if e.Lost > 0 {
 		span.SetStatus(codes.Error, e.Reason)
 	}
-	end(span, e.Time)
+	s.end(span, e.Time)
 }
 
 // Close ends what is still open.
 func (s *spans) Close() error {
-	for t, o := range s.open {
-		end(o.span, o.at)
-		delete(s.open, t)
-	}
+	s.endAll()
 	return nil
 }

@@ -28,6 +28,7 @@ type L1State struct {
 // AdapterState is one L2 adapter.
 type AdapterState struct {
 	Name          string // type
+	L1Tag         string // of the L1 that it serves
 	UsedBytes     int64
 	Stores, Loads int64 // tasks that run
 	LoadBytes     int64 // bytes of L1 that loads have reserved
@@ -139,7 +140,13 @@ var gauges = []gauge{
 	{"lmcache.l2_store", "lmcache_mp.l2_store_adapters", "", "Count of L2 adapters attached to the store controller, tagged by ``state`` (active or draining).", false,
 		ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 			for i := range s.L1 {
-				show(float64(len(s.Adapters)), attribute.String("l1_tag", s.L1[i].Tag), attribute.String("state", "active"))
+				n := 0
+				for j := range s.Adapters {
+					if s.Adapters[j].L1Tag == s.L1[i].Tag {
+						n++
+					}
+				}
+				show(float64(n), attribute.String("l1_tag", s.L1[i].Tag), attribute.String("state", "active"))
 				show(0, attribute.String("l1_tag", s.L1[i].Tag), attribute.String("state", "draining"))
 			}
 		})},

@@ -61,6 +61,8 @@ type Telemetry struct {
 	registry *prometheus.Registry
 	meters   *metric.MeterProvider
 	spans    *trace.TracerProvider
+	made     *spans    // what makes them
+	delivery *delivery // where they go
 	server   *http.Server
 	listener net.Listener
 	served   chan error
@@ -93,7 +95,8 @@ func Start(opt Options) (_ *Telemetry, err error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("OTLP endpoint %s: %w", opt.Endpoint, err), t.Close())
 		}
-		t.spans = trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(res), trace.WithIDGenerator(idGenerator{}))
+		t.delivery = &delivery{SpanExporter: exporter}
+		t.spans = trace.NewTracerProvider(t.delivery.processor(opt.Lossless), trace.WithResource(res), trace.WithIDGenerator(idGenerator{}))
 		opt.Log.Info(fmt.Sprintf("OTel TracerProvider initialised with OTLP exporter (%s), resource=%s", opt.Endpoint, describe(res)))
 	}
 	t.bus = event.New(event.Options{Clock: opt.Clock, Log: opt.Log, QueueSize: opt.QueueSize, Lossless: opt.Lossless})
@@ -110,7 +113,8 @@ func Start(opt Options) (_ *Telemetry, err error) {
 		t.bus.Subscribe(&trail{opt.Log})
 	}
 	if t.spans != nil {
-		t.bus.Subscribe(newSpans(t.spans))
+		t.made = newSpans(t.spans)
+		t.bus.Subscribe(t.made)
 	}
 	return t, nil
 }
@@ -277,6 +281,9 @@ func (t *Telemetry) Close() error {
 	if t.spans != nil {
 		if err := t.spans.Shutdown(ctx); err != nil {
 			t.opt.Log.Warn(fmt.Sprintf("telemetry: spans were not exported to %s: %v", t.opt.Endpoint, err))
+		}
+		if made, arrived := t.made.ended.Load(), t.delivery.arrived.Load(); arrived < made {
+			t.opt.Log.Warn(fmt.Sprintf("telemetry: %d of %d spans did not arrive at %s", made-arrived, made, t.opt.Endpoint))
 		}
 		t.spans = nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -128,10 +129,10 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 		}
 	}
 	const tag = "_default"
-	publish(event.Event{Type: event.L1WriteFinished, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1WriteFinished, L1Tag: tag, Keys: a, Sizes: []int64{10, 20}})
 	publish(event.Event{Type: event.L1ReadFinished, L1Tag: tag, Keys: a})
-	publish(event.Event{Type: event.L1KeysEvicted, L1Tag: tag, Keys: a})
-	publish(event.Event{Type: event.L1WriteFinishedAndRead, L1Tag: tag, Keys: a})
+	publish(event.Event{Type: event.L1KeysEvicted, L1Tag: tag, Keys: a, Sizes: []int64{10, 20}})
+	publish(event.Event{Type: event.L1WriteFinishedAndRead, L1Tag: tag, Keys: a, Sizes: []int64{1, 2}})
 	publish(event.Event{Type: event.L1EvictionLoopTick, Triggered: true})
 	publish(event.Event{Type: event.L1AllocationFailed, During: "l1_store", Keys: a})
 	publish(event.Event{Type: event.L1ReadFailed, During: "l1_retrieve", Reason: "not_found", Keys: a})
@@ -151,7 +152,7 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 func state() telemetry.State {
 	return telemetry.State{
 		L1:       []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100}},
-		Adapters: []telemetry.AdapterState{{Name: "mock", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", UsedBytes: 4}},
+		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
 	}
 }
 
@@ -216,6 +217,8 @@ func TestListing(t *testing.T) {
 	}
 	for _, line := range []string{
 		`lmcache_mp_l1_read_chunks_total{l1_tag="_default"} 2`,
+		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"} 33`,
+		`lmcache_storage_l1_removed_bytes_total{l1_tag="_default"} 30`,
 		`lmcache_mp_l2_usage_bytes{l2_name="mock"} 7`,
 		`lmcache_storage_l2_adapter_usage_bytes{adapter_index="1",l2_name="mock"} 4`,
 		`lmcache_mp_l1_usage_ratio{backend="dram",l1_tag="_default"} 0.5`,
@@ -351,16 +354,17 @@ func TestCollector(t *testing.T) {
 	everything(t, tel, clk)
 	keys := []kv.ObjectKey{key(t, "m", "", 100), key(t, "m", "", 101)}
 	for _, e := range []event.Event{
-		{Type: event.CallDispatched, Text: "StorageManager.reserve_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "reserve_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreSubmitted, L2Name: "mock", TaskID: 9, Keys: keys, Bytes: 10}, // before the call has returned
-		{Type: event.CallDispatched, Text: "StorageManager.finish_write", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "finish_write", Keys: keys, Duration: 5},
 		{Type: event.L2StoreCompleted, L2Name: "mock", TaskID: 9, Count: 2, Keys: keys},
 		{Type: event.L2LookupSubmitted, RequestID: 42, Session: "req", Keys: keys, Adapters: 1},
-		{Type: event.CallDispatched, Text: "StorageManager.submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
+		{Type: event.CallDispatched, Text: "submit_prefetch_task", RequestID: 42, Session: "req", Keys: keys, Duration: 5},
 		{Type: event.L2LoadTaskSubmitted, RequestID: 42, L2Name: "mock", Count: 2, Bytes: 9},
 		{Type: event.L2LoadSubmitted, RequestID: 42, Keys: keys, Adapters: 1},
 		{Type: event.L2LoadTaskCompleted, RequestID: 42, L2Name: "mock"},
-		{Type: event.CallDispatched, Text: "StorageManager.finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
+		{Type: event.L2LoadCompleted, RequestID: 42, L2Name: "mock", Keys: keys},
+		{Type: event.CallDispatched, Text: "finish_read_prefetched", Keys: keys, Duration: 5, Lost: 1},
 	} {
 		tel.Bus().Publish(&e)
 	}
@@ -381,6 +385,11 @@ func TestCollector(t *testing.T) {
 	}
 	parents := map[string]string{}
 	for _, s := range c.spans {
+		if strings.HasPrefix(s.Name, "l2.l") && s.Attributes != nil && !slices.ContainsFunc(s.Attributes, func(a *commonpb.KeyValue) bool {
+			return a.Key == "external_request_id" && a.Value.GetStringValue() == "req"
+		}) && byID[string(s.ParentSpanId)] != nil {
+			t.Errorf("%s does not name its request: %v", s.Name, s.Attributes)
+		}
 		if p := byID[string(s.ParentSpanId)]; p != nil {
 			if string(p.TraceId) != string(s.TraceId) {
 				t.Errorf("%s is in another trace than its parent", s.Name)
@@ -389,8 +398,8 @@ func TestCollector(t *testing.T) {
 		}
 	}
 	for child, parent := range map[string]string{
-		"l2.lookup": "StorageManager.submit_prefetch_task", "l2.load": "StorageManager.submit_prefetch_task",
-		"StorageManager.finish_read_prefetched": "StorageManager.submit_prefetch_task", "l2.store": "StorageManager.finish_write",
+		"l2.lookup": "sm.submit_prefetch_task", "l2.load": "sm.submit_prefetch_task",
+		"sm.finish_read_prefetched": "sm.submit_prefetch_task", "l2.store": "sm.finish_write",
 	} {
 		if parents[child] != parent {
 			t.Errorf("the parent of %s is %q, want %s", child, parents[child], parent)

@@ -56,7 +56,7 @@ func (t *trail) Handle(e *event.Event) error {
 	case event.L2LoadSubmitted:
 		t.log.Debug(fmt.Sprintf("L2 prefetch load submitted: request %d, %d keys to %d adapters", e.RequestID, len(e.Keys), e.Adapters))
 	case event.L2LoadCompleted:
-		t.log.Debug(fmt.Sprintf("L2 prefetch load completed: request %d, %d loaded, %d failed", e.RequestID, len(e.Keys), e.Lost))
+		t.log.Debug(fmt.Sprintf("L2 prefetch load completed: request %d, %d loaded, %d failed", e.RequestID, len(e.Keys), len(e.Failed)))
 	case event.TimeoutRaised:
 		t.log.Warn(fmt.Sprintf("Timeout raised (%s): %s", e.Reason, e.Text))
 	}

@@ -187,6 +187,11 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 		return p
 	})
 	result, err := replay.Run(ctx, opt)
+	if live != nil {
+		settle(ctx, opt.Clock, manager)
+		last := watched(manager)()
+		live.Watch(func() telemetry.State { return last }) // a manager that is closed has nothing more to show
+	}
 	err = errors.Join(err, live.WriteDump())
 	if err != nil {
 		if src.Err() != nil {

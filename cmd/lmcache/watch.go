@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/sm"
 	"github.com/lmcache/lmcache-go/telemetry"
 )
@@ -22,9 +23,22 @@ func watched(m *sm.Manager) func() telemetry.State {
 			state.L1 = append(state.L1, telemetry.L1State{Tag: u.Tag, Backend: "dram", UsedBytes: u.UsedBytes, StagingBytes: u.StagingBytes, TotalBytes: u.CapacityBytes})
 		}
 		for _, a := range m.AdapterUsage() {
-			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes})
+			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, L1Tag: a.L1Tag, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes})
 		}
 		return state
+	}
+}
+
+// settleFor bounds the wait for stores that are slow.
+const settleFor = 30 * time.Second
+
+// settle waits until the stores below have what was written, so that the last
+// metrics tell of all of it.
+func settle(ctx context.Context, clk clock.Clock, m *sm.Manager) {
+	for until := clk.Now() + int64(settleFor); m.Storing() && clk.Now() < until; {
+		if clk.SleepUntil(ctx, clk.Now()+int64(time.Millisecond)) != nil {
+			return
+		}
 	}
 }
 

@@ -44,20 +44,21 @@ var arrows = []row{
 	{"sm", []string{"l1", "l2", "evict", "event", "trace", "internal/pyfmt"}},
 
 	// Its callers. They name l1 only for the outcomes that calls of sm return.
-	{"server", []string{"server/mq", "server/httpapi", "server/engine", "server/wire", "server/zmtp", "server/tokenhash", "sm", "l1", "trace", "event", "telemetry", "mmapio"}},
+	{"server", []string{"server/mq", "server/httpapi", "server/engine", "server/wire", "server/zmtp", "server/tokenhash", "sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "mmapio"}},
 	{"server/wire", nil},      // what is in the frames; clients use it too
 	{"server/zmtp", nil},      // how frames travel; clients use it too
 	{"server/tokenhash", nil}, // from tokens to the hashes of chunks
 	{"server/client", []string{"server/wire", "server/zmtp", "server/tokenhash", "mmapio"}},
 	{"server/engine", []string{"server/wire", "server/tokenhash", "sm", "l1", "event", "mmapio"}},
 	{"server/mq", []string{"server/wire", "server/zmtp", "event"}},
-	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "trace", "event", "telemetry"}},
+	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "trace", "event", "telemetry", "internal/pyfmt"}},
 	{"replay", []string{"sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "internal/pyfmt"}},
 	{"bench/workload", []string{"sm", "l1", "trace", "event"}},
 
 	// The command line, and the suites that measure all of it.
 	{"bench", []string{public}},
 	{"bench/table", nil},
+	{"deploy/draw", nil},
 	{"cmd/*", []string{public, "internal/logfmt", "internal/pyfmt"}},
 }
 

@@ -85,6 +85,9 @@ func NewReader(data []byte, path string, warn func(string)) (*Reader, error) {
 // Header returns the header. It is the reader's: it must not be changed.
 func (r *Reader) Header() *trace.Header { return &r.header }
 
+// Offset returns where the next frame is: behind the present record.
+func (r *Reader) Offset() int64 { return int64(r.next) }
+
 // Next moves to the next record. Frames that are no records are passed over
 // with a warning; a tail that is cut off ends the file with one.
 //
