@@ -45,9 +45,10 @@ var arrows = []row{
 
 	// Its callers. They name l1 only for the outcomes that calls of sm return.
 	{"server", []string{"server/mq", "server/httpapi", "server/engine", "server/wire", "server/zmtp", "server/tokenhash", "sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "mmapio"}},
-	{"server/wire", nil},      // what is in the frames; clients use it too
-	{"server/zmtp", nil},      // how frames travel; clients use it too
-	{"server/tokenhash", nil}, // from tokens to the hashes of chunks
+	{"server/wire", nil},        // what is in the frames; clients use it too
+	{"server/wire/golden", nil}, // recorded exchanges, for tests
+	{"server/zmtp", nil},        // how frames travel; clients use it too
+	{"server/tokenhash", nil},   // from tokens to the hashes of chunks
 	{"server/client", []string{"server/wire", "server/zmtp", "server/tokenhash", "mmapio"}},
 	{"server/engine", []string{"server/wire", "server/tokenhash", "sm", "l1", "event", "mmapio"}},
 	{"server/mq", []string{"server/wire", "server/zmtp", "event"}},
