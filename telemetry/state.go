@@ -204,6 +204,12 @@ var gauges = []gauge{
 		ofCount(func(s *State) int64 { return s.EvictedKeys })},
 	{"lmcache.storage", "lmcache_storage.policy_evicted_bytes", "", "Bytes that the eviction policy of L1 freed, padding included.", true,
 		ofCount(func(s *State) int64 { return s.EvictedBytes })},
+	{"lmcache.mp_server", "lmcache_mp.active_prefetch_jobs", "", "Number of active prefetch jobs", false,
+		ofServer(func(s *ServerState) int64 { return s.PrefetchJobs })},
+	{"lmcache.mp_server", "lmcache_mp.active_p2p_lookup_jobs", "", "Number of active P2P lookup jobs", false,
+		ofServer(func(s *ServerState) int64 { return s.PeerLookupJobs })},
+	{"lmcache.kv_events", "lmcache_mp.kv_events.log_depth", "", "Cache-event records retained for subscribers and reconnects.", false,
+		ofServer(func(s *ServerState) int64 { return s.KVEventLog })},
 	{"lmcache.storage", "lmcache_storage.l2_adapter_usage_bytes", "", "Bytes held in each L2 adapter, one series an adapter.", false,
 		ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 			for i := range s.Adapters {

@@ -71,6 +71,8 @@ type Telemetry struct {
 	served   chan error
 	state    atomic.Pointer[func() State]
 	progress atomic.Pointer[func() Progress]
+
+	serverState atomic.Pointer[func() ServerState]
 }
 
 // shutdownTimeout bounds the last export to a collector that does not answer.

@@ -244,3 +244,38 @@ func (p *prometheus) checkDashboard(t *testing.T) {
 		t.Errorf("only %d expressions in the dashboard", n)
 	}
 }
+
+// TestTwoReplaysOnOnePort: the second is told so in one line and does nothing. At
+// the port that nobody asked for it goes on without an endpoint.
+func TestTwoReplaysOnOnePort(t *testing.T) {
+	path, out := watchedTrace(t), t.TempDir()
+	first := startServer(t, child(t, replayFlags(path, out, "--virtual-time", "--quiet", "--prometheus-port", "0", "--metrics-linger", "10m")...))
+	endpoint := first.await(t, `metrics stay at http://([^/]+)/metrics`)[1]
+	_, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := t.TempDir()
+	second := child(t, replayFlags(path, none, "--virtual-time", "--prometheus-port", port)...)
+	second.Env = append(second.Env, "LMCACHE_LOG_LEVEL=ERROR")
+	text, err := second.CombinedOutput()
+	if second.ProcessState.ExitCode() != exitFailed || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), endpoint+": ") || !strings.Contains(string(text), "address already in use") {
+		t.Errorf("%v:\n%s", err, text)
+	}
+	if files, err := os.ReadDir(none); err != nil || len(files) > 0 {
+		t.Errorf("it left %v, %v", files, err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + endpoint + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	last := readExposition(t, resp.Body)
+	result, err := replay.ReadResult(filepath.Join(out, replay.ResultName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last.expect(t, wantOf(result)) // after the end
+	last.expect(t, wantInside(result))
+}
