@@ -21,7 +21,7 @@ import (
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
-	"github.com/lmcache/lmcache-go/server/httpapi"
+	"github.com/lmcache/lmcache-go/server/engine"
 	"github.com/lmcache/lmcache-go/server/mq"
 	"github.com/lmcache/lmcache-go/sm"
 	"github.com/lmcache/lmcache-go/telemetry"
@@ -55,19 +55,18 @@ type fakeEngine struct {
 	manager    *sm.Manager
 }
 
-func (e *fakeEngine) Report() httpapi.EngineReport { return httpapi.EngineReport{ChunkSize: 256} }
-func (e *fakeEngine) Clear(force bool) error       { e.manager.Clear(force); return nil }
+func (e *fakeEngine) Report() engine.Report  { return engine.Report{ChunkSize: 256} }
+func (e *fakeEngine) Clear(force bool) error { e.manager.Clear(force); return nil }
 func (e *fakeEngine) Prefetch(string, int, string, []uint32) (string, int, error) {
-	return "", 0, httpapi.ErrNoLayout
+	return "", 0, engine.ErrNoLayout
 }
 func (e *fakeEngine) PrefetchResult(string) (int, int, bool, bool) { return 0, 0, false, false }
 
 // Close makes one more call, as an engine does that gives back what clients left
 // half done.
-func (e *fakeEngine) Close() error {
+func (e *fakeEngine) Close() {
 	e.order.add("engine")
 	e.manager.FinishWrite(nil)
-	return nil
 }
 
 // order is what was closed, in order.
@@ -116,9 +115,9 @@ func newFixture(t *testing.T) *fixture {
 			f.front = &fakeFront{Listener: l, order: &f.order, end: make(chan error, 1)}
 			return f.front, nil
 		},
-		engine: func(cfg Config, opt sm.Options) (parts, error) {
+		service: func(cfg Config, opt sm.Options) (parts, error) {
 			m, err := sm.New(cfg.Storage, opt)
-			return parts{manager: m, engine: &fakeEngine{order: &f.order, manager: m}, shm: "lmcache_l1_pool_x",
+			return parts{manager: m, service: &fakeEngine{order: &f.order, manager: m}, shm: "lmcache_l1_pool_x",
 				memory: closer(func() error { f.order.add("memory"); return nil })}, err
 		},
 	}
