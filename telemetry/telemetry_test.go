@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -47,7 +48,10 @@ func key(t *testing.T, model, salt string, n int) kv.ObjectKey {
 func start(t *testing.T, opt telemetry.Options) (*telemetry.Telemetry, *clock.Virtual) {
 	t.Helper()
 	c := clock.NewVirtual(1e18)
-	opt.Clock, opt.Log, opt.Lossless, opt.QueueSize = c, slog.New(slog.DiscardHandler), true, 100
+	opt.Clock, opt.Lossless, opt.QueueSize = c, true, 100
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
 	if opt.Host == "" {
 		opt.Host = "127.0.0.1"
 	}
@@ -550,6 +554,56 @@ func TestServerSpans(t *testing.T) {
 	}
 	if n := len(c.spans); n != 8 {
 		t.Errorf("%d spans, want 8 with the request that was open at the end", n)
+	}
+}
+
+// calls publishes n calls of a replay, more than wait for export at once.
+func calls(t *testing.T, tel *telemetry.Telemetry, n int) {
+	t.Helper()
+	for i := range n {
+		tel.Bus().Publish(&event.Event{Type: event.CallDispatched, Text: "finish_write", Duration: int64(i), Keys: []kv.ObjectKey{key(t, "m", "", i)}})
+	}
+}
+
+// TestNoSpanIsLost: on simulated time, where nobody is late, all spans arrive.
+func TestNoSpanIsLost(t *testing.T) {
+	const n = 50_000
+	c, address := startCollector(t)
+	tel, _ := start(t, telemetry.Options{Spans: true, Endpoint: address})
+	calls(t, tel, n)
+	if err := tel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.spans) != n {
+		t.Errorf("%d of %d spans arrived", len(c.spans), n)
+	}
+}
+
+// TestSpansWithoutCollector: nor does anybody wait for a collector that is not
+// there, and what was lost is told.
+func TestSpansWithoutCollector(t *testing.T) {
+	const n = 50_000
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	var log bytes.Buffer // written to by the exporter's goroutine, read when that has ended
+	tel, _ := start(t, telemetry.Options{Spans: true, Endpoint: address, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	began := time.Now()
+	calls(t, tel, n)
+	if err := tel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if want := fmt.Sprintf("%d of %d spans did not arrive at %s", n, n, address); !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, &log)
+	}
+	if lines := strings.Count(log.String(), "\n"); lines > 10 {
+		t.Errorf("the log has %d lines:\n%s", lines, &log)
 	}
 }
 
