@@ -21,9 +21,10 @@ type Config struct {
 	ChunkSize     int    // tokens
 	HashAlgorithm string
 
-	Workers         int // base for the next two
-	AffinityWorkers int // of prepare and commit, each client's in order; 0: as Workers
-	NormalWorkers   int // of all other requests; 0: as Workers
+	// How many requests run at once: of those that prepare and commit, each client's
+	// in order, and of all others; 0: one a processor, and at least two.
+	AffinityWorkers int
+	NormalWorkers   int
 
 	TransferMode string // engine_driven, or auto which is the same here
 
@@ -46,7 +47,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Host: "localhost", Port: 5555, HTTPHost: "127.0.0.1", HTTPPort: 8080,
-		ChunkSize: 256, HashAlgorithm: "blake3", Workers: 1, TransferMode: "engine_driven",
+		ChunkSize: 256, HashAlgorithm: "blake3", TransferMode: "engine_driven",
 		SessionTTL: 600 * time.Second, ReapTimeout: 120 * time.Second, RegistrationGrace: time.Hour,
 		Storage: sm.DefaultConfig(),
 	}
@@ -88,7 +89,6 @@ type mpSettings struct {
 	InstanceID      string  `json:"instance_id"`
 	ChunkSize       int     `json:"chunk_size"`
 	HashAlgorithm   string  `json:"hash_algorithm"`
-	Workers         int     `json:"max_workers"`
 	AffinityWorkers int     `json:"max_gpu_workers"`
 	NormalWorkers   int     `json:"max_cpu_workers"`
 	EngineType      string  `json:"engine_type"`
@@ -108,7 +108,7 @@ type httpSettings struct {
 // none.
 func (c Config) settings(port, httpPort int, shm string, observability any) settings {
 	return settings{
-		MP: mpSettings{c.Host, port, "zmq", c.InstanceID, c.ChunkSize, c.HashAlgorithm, c.Workers, c.AffinityWorkers, c.NormalWorkers,
+		MP: mpSettings{c.Host, port, "zmq", c.InstanceID, c.ChunkSize, c.HashAlgorithm, c.AffinityWorkers, c.NormalWorkers,
 			"default", c.TransferMode, shm, c.SessionTTL.Seconds(), c.ReapTimeout.Seconds(), c.RegistrationGrace.Seconds()},
 		Storage: json.RawMessage(c.Storage.JSON()), Observability: observability,
 		HTTP: httpSettings{c.HTTPHost, httpPort},

@@ -20,14 +20,14 @@ import (
 	"github.com/lmcache/lmcache-go/replay"
 )
 
-// server is a program that a test started, and that is ended with it.
-type server struct {
+// daemon is a program that a test started, and that is ended with it.
+type daemon struct {
 	cmd *exec.Cmd
 	log chan string // lines of stderr, those that nobody waits for left out
 }
 
 // startServer starts a command that is told to end when the test does.
-func startServer(t *testing.T, cmd *exec.Cmd) *server {
+func startServer(t *testing.T, cmd *exec.Cmd) *daemon {
 	t.Helper()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -36,7 +36,7 @@ func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{cmd: cmd, log: make(chan string, 10000)}
+	s := &daemon{cmd: cmd, log: make(chan string, 10000)}
 	go func() {
 		defer close(s.log)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -56,7 +56,7 @@ func startServer(t *testing.T, cmd *exec.Cmd) *server {
 }
 
 // await returns the groups of the first line that matches.
-func (s *server) await(t *testing.T, pattern string) []string {
+func (s *daemon) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	match := regexp.MustCompile(pattern)
 	var seen []string
