@@ -155,8 +155,9 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 
 func state() telemetry.State {
 	return telemetry.State{
-		L1:       []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100}},
-		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
+		L1: []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100,
+			Eviction: telemetry.Eviction{Policy: "LRU", EvictedObjects: 6, EvictedBytes: 60}}},
+		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1, Eviction: telemetry.Eviction{Policy: "ARC", EvictedBytes: 8}}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
 		Front:    &telemetry.FrontState{Requests: map[string]uint64{"lookup": 7}, Refused: map[string]uint64{"malformed": 1}, InFlight: 2, Waiting: 3, Clients: 4},
 	}
 }
@@ -272,6 +273,8 @@ func testListing(t *testing.T, path string, server bool) {
 	}
 	for _, line := range []string{
 		`lmcache_mp_l1_read_chunks_total{l1_tag="_default"} 2`,
+		`lmcache_storage_policy_evicted_objects_total{l1_tag="_default",policy="LRU"} 6`,
+		`lmcache_storage_l2_policy_evicted_bytes_total{adapter_index="0",l2_name="mock",policy="ARC"} 8`,
 		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"} 33`,
 		`lmcache_storage_l1_removed_bytes_total{l1_tag="_default"} 30`,
 		`lmcache_mp_l2_usage_bytes{l2_name="mock"} 7`,

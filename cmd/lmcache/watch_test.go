@@ -137,17 +137,17 @@ func wantOf(r *replay.Result) map[string]float64 {
 func wantInside(r *replay.Result) map[string]float64 {
 	o, s := &r.Outcome, &r.Storage
 	return map[string]float64{
-		`lmcache_storage_policy_evicted_objects_total`:                       float64(s.EvictedKeys),
-		`lmcache_storage_policy_evicted_bytes_total`:                         float64(s.EvictedBytes),
-		`lmcache_mp_l1_write_chunks_total{l1_tag="_default"}`:                float64(o[replay.WrittenKeys] + s.L2LoadedKeys),
-		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"}`:          float64(s.WrittenBytes + s.L2LoadedBytes),
-		`lmcache_mp_l1_evicted_chunks_total{l1_tag="_default"}`:              float64(s.EvictedKeys + s.TemporaryFreedKeys),
-		`lmcache_mp_l2_prefetch_load_completed_chunks_total`:                 float64(s.L2LoadedKeys),
-		`lmcache_mp_l1_eviction_loop_triggered_total`:                        float64(s.EvictionPasses),
-		`lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"}`: float64(s.L1UsedBytes),
-		`lmcache_mp_event_bus_dropped_events_total`:                          0,
-		`lmcache_mp_event_bus_queue_depth`:                                   0,
-		`lmcache_mp_l2_store_adapters{l1_tag="_default",state="active"}`:     2,
+		`lmcache_storage_policy_evicted_objects_total{l1_tag="_default",policy="LRU"}`: float64(s.EvictedKeys),
+		`lmcache_storage_policy_evicted_bytes_total{l1_tag="_default",policy="LRU"}`:   float64(s.EvictedBytes),
+		`lmcache_mp_l1_write_chunks_total{l1_tag="_default"}`:                          float64(o[replay.WrittenKeys] + s.L2LoadedKeys),
+		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"}`:                    float64(s.WrittenBytes + s.L2LoadedBytes),
+		`lmcache_mp_l1_evicted_chunks_total{l1_tag="_default"}`:                        float64(s.EvictedKeys + s.TemporaryFreedKeys),
+		`lmcache_mp_l2_prefetch_load_completed_chunks_total`:                           float64(s.L2LoadedKeys),
+		`lmcache_mp_l1_eviction_loop_triggered_total`:                                  float64(s.EvictionPasses),
+		`lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"}`:           float64(s.L1UsedBytes),
+		`lmcache_mp_event_bus_dropped_events_total`:                                    0,
+		`lmcache_mp_event_bus_queue_depth`:                                             0,
+		`lmcache_mp_l2_store_adapters{l1_tag="_default",state="active"}`:               2,
 	}
 }
 
