@@ -20,6 +20,7 @@ import (
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -357,6 +358,7 @@ type collector struct {
 
 	mu      sync.Mutex
 	metrics map[string]bool
+	byScope map[string]map[string]*metricspb.Metric
 }
 
 type traces struct {
@@ -372,6 +374,10 @@ func (c *collector) Export(_ context.Context, r *collectormetrics.ExportMetricsS
 		for _, scope := range res.ScopeMetrics {
 			for _, m := range scope.Metrics {
 				c.metrics[m.Name] = true
+				if c.byScope[scope.Scope.Name] == nil {
+					c.byScope[scope.Scope.Name] = map[string]*metricspb.Metric{}
+				}
+				c.byScope[scope.Scope.Name][m.Name] = m
 			}
 		}
 	}
@@ -461,7 +467,7 @@ func startCollector(t *testing.T) (*collector, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &collector{metrics: map[string]bool{}}
+	c := &collector{metrics: map[string]bool{}, byScope: map[string]map[string]*metricspb.Metric{}}
 	server := grpc.NewServer()
 	collectormetrics.RegisterMetricsServiceServer(server, c)
 	collectortrace.RegisterTraceServiceServer(server, &c.traces)
