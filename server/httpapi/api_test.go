@@ -218,6 +218,21 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+func TestStores(t *testing.T) {
+	f := newFixture(t, oneMock)
+	const key = `{"chunk_hash_hex":"00ff","model_name":"m","kv_rank":16777472,"object_group_id":0,"cache_salt":""}`
+	for _, c := range []struct{ method, path, body, want string }{
+		{"GET", "/config/adapters", "", `{"adapters":[{"index":0,"type_name":"mock","tier":"l2","primary":true,"reconfigurable":false}]}`},
+		{"GET", "/reconfigure/fs/l2/status", "", `{"enabled":false,"backend":"fs","num_adapters":0,"adapters":[]}`},
+		{"DELETE", "/cache/objects", `{"keys":[` + key + `]}`, `{"deleted":0,"skipped":1,"ok":true}`},
+		{"DELETE", "/cache/objects", `{"keys":[` + key + `],"tier":"all","adapter":0}`, `{"deleted":0,"skipped":1,"ok":true}`},
+	} {
+		if w := f.ask(c.method, c.path, c.body); w.Code != 200 || w.Body.String() != c.want {
+			t.Errorf("%s %s: %d %s; want 200 %s", c.method, c.path, w.Code, w.Body, c.want)
+		}
+	}
+}
+
 func TestWhatTheEngineIsAsked(t *testing.T) {
 	f := newFixture(t)
 	f.ask("POST", "/cache/clear", `{"tier":"l1","force":true}`)

@@ -37,6 +37,9 @@ var reasonNames = [reasons]string{
 
 func (r Reason) String() string { return reasonNames[r] }
 
+// MarshalText makes a Reason a key of JSON.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // reasonOf returns the reason of an error of package wire.
 func reasonOf(err error) Reason {
 	switch {

@@ -53,7 +53,7 @@ func (o Options) withDefaults() Options {
 // concurrent use.
 type Server struct {
 	o        Options
-	service  Service
+	service  Service // set by Serve, before anything calls it
 	router   *zmtp.Router
 	normal   *pool
 	affinity *pool
@@ -65,6 +65,7 @@ type Server struct {
 	waits   sync.WaitGroup
 	waiting atomic.Int64
 
+	serving atomic.Bool
 	closing atomic.Bool
 	once    sync.Once
 
@@ -84,11 +85,12 @@ type Stats struct {
 	Transport zmtp.RouterStats
 }
 
-// Listen opens the socket at an address such as tcp://localhost:5555. The caller
-// must Close the Server.
-func Listen(endpoint string, service Service, o Options) (*Server, error) {
+// Listen opens the socket at an address such as tcp://localhost:5555. Clients may
+// connect; they are served once Serve is called. The caller must Close the
+// Server.
+func Listen(endpoint string, o Options) (*Server, error) {
 	o = o.withDefaults()
-	s := &Server{o: o, service: service, refused: newRefusals(o.Log)}
+	s := &Server{o: o, refused: newRefusals(o.Log)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.normal = newPool(o.Workers, s.run)
 	s.affinity = newPool(o.AffinityWorkers, s.run)
@@ -106,8 +108,15 @@ func Listen(endpoint string, service Service, o Options) (*Server, error) {
 // Addr returns host:port of the socket.
 func (s *Server) Addr() string { return s.router.Addr() }
 
-// Serve takes requests until Close, and then returns nil.
-func (s *Server) Serve() error { return s.router.Serve(s.handle) }
+// Serve takes requests for the service until Close, and then returns nil. It may
+// be called once.
+func (s *Server) Serve(service Service) error {
+	if !s.serving.CompareAndSwap(false, true) {
+		return zmtp.ErrClosed
+	}
+	s.service = service
+	return s.router.Serve(s.handle)
+}
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {

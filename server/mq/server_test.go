@@ -25,15 +25,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func start(t testing.TB, f *fake, o mq.Options) *mq.Server {
+func start(t testing.TB, f mq.Service, o mq.Options) *mq.Server {
 	t.Helper()
-	s, err := mq.Listen("tcp://127.0.0.1:0", f, o)
+	s, err := mq.Listen("tcp://127.0.0.1:0", o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := s.Serve(); err != nil {
+		if err := s.Serve(f); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -471,7 +471,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("not answered: %v", want)
 	}
 	<-closed
-	if err := s.Serve(); err == nil {
+	if err := s.Serve(f); err == nil {
 		t.Error("served after Close")
 	}
 }

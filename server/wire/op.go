@@ -116,6 +116,9 @@ func (op Op) String() string {
 	return operations[op].name
 }
 
+// MarshalText makes an Op a key of JSON.
+func (op Op) MarshalText() ([]byte, error) { return []byte(op.String()), nil }
+
 // Served says whether DecodeRequest knows the operation's arguments.
 func (op Op) Served() bool { return op <= MaxOp && operations[op].served }
 
