@@ -2,6 +2,7 @@ package sm
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/lmcache/lmcache-go/kv"
@@ -13,15 +14,21 @@ import (
 type tier struct {
 	cfg      L1Manager
 	l1       *l1.Manager
-	adapters []int // indices in Manager.adapters
+	stores   atomic.Int32 // how many stores have its tag
 	eviction evictionController
 	store    storeController
 }
 
 // newTier builds the L1 that c describes. The controllers do not run yet.
-func (m *Manager) newTier(c L1Manager, memory Memory) (*tier, error) {
+func (m *Manager) newTier(c L1Manager, opt Options) (*tier, error) {
 	var backing l1.Memory = new(l1.Scratch)
-	if memory == RealMemory {
+	switch {
+	case opt.Pool != nil:
+		if len(m.cfg.Tiers()) > 1 || opt.Pool.Size() != c.L1.SizeBytes {
+			return nil, errors.New("a pool of shared memory is the whole of one L1")
+		}
+		backing = opt.Pool
+	case opt.Memory == RealMemory:
 		var err error
 		if backing, err = l1.NewReal(c.L1.SizeBytes, c.L1.UseLazy); err != nil {
 			return nil, err
@@ -36,7 +43,10 @@ func (m *Manager) newTier(c L1Manager, memory Memory) (*tier, error) {
 		Memory:   backing, Clock: m.clock, Bus: m.bus, Tag: c.Tag,
 	})
 	if err != nil {
-		return nil, errors.Join(err, backing.Close())
+		if opt.Pool == nil {
+			err = errors.Join(err, backing.Close())
+		}
+		return nil, err
 	}
 	t.eviction.m, t.eviction.tier = m, t
 	t.store.m, t.store.tier = m, t
@@ -149,6 +159,21 @@ func (ts tiers) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int) 
 		return got
 	})
 	return codes, freed
+}
+
+// delete removes keys from every tier that has them. A key's outcome is
+// KeyIsLocked where a tier keeps it, else Success where one had it.
+func (ts tiers) delete(keys []kv.ObjectKey, force bool) []l1.Code {
+	codes, _ := ts[0].l1.Delete(nil, keys, force)
+	for _, t := range ts[1:] {
+		more, _ := t.l1.Delete(nil, keys, force)
+		for i, c := range more {
+			if c == l1.KeyIsLocked || codes[i] == l1.KeyNotExist {
+				codes[i] = c
+			}
+		}
+	}
+	return codes
 }
 
 // read returns an outcome for every key, and in key order the objects of those

@@ -256,7 +256,7 @@ func (s *spans) call(e *event.Event) {
 	}
 	switch e.Text {
 	case "reserve_write":
-		id = newRef(ref{})
+		id = newRef(ref{session: e.Session})
 		s.writes.put(first, id)
 	case "finish_write":
 		parent, _ = s.writes.get(first)
@@ -274,7 +274,9 @@ func (s *spans) call(e *event.Event) {
 		}
 	default:
 		parent, _ = s.reads.get(first)
-		id = newRef(parent)
+		if id = newRef(parent); id.session == "" {
+			id.session = e.Session
+		}
 	}
 	span := s.start("sm."+e.Text, id, parent, e.Time-e.Duration,
 		attribute.Int("key_count", len(e.Keys)),

@@ -16,7 +16,6 @@ type State struct {
 
 	RequestedKeys, L1HitKeys, L2HitKeys int64 // of completed prefetches
 	RefusedKeys, OOMKeys                int64 // of reservations
-	EvictedKeys, EvictedBytes           int64 // by the policy of L1
 
 	Front *FrontState // nil without a server
 }
@@ -34,6 +33,14 @@ type FrontState struct {
 type L1State struct {
 	Tag, Backend                        string
 	UsedBytes, StagingBytes, TotalBytes int64
+
+	Eviction
+}
+
+// Eviction is what a policy has removed since the start.
+type Eviction struct {
+	Policy                       string // empty if there is none
+	EvictedObjects, EvictedBytes int64
 }
 
 // AdapterState is one L2 adapter.
@@ -43,6 +50,8 @@ type AdapterState struct {
 	UsedBytes     int64
 	Stores, Loads int64 // tasks that run
 	LoadBytes     int64 // bytes of L1 that loads have reserved
+
+	Eviction
 }
 
 // Progress is how far a replay is.
@@ -101,6 +110,26 @@ func ofAdapters(f func(s *AdapterState) float64) func(*Telemetry, func(float64, 
 		for i := range s.Adapters {
 			if v := f(&s.Adapters[i]); v != 0 {
 				show(v, attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", s.Adapters[i].Name))
+			}
+		}
+	})
+}
+
+// ofL1Eviction shows what the policies of L1 removed, ofL2Eviction those of the
+// adapters that have one.
+func ofL1Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
+		for i := range s.L1 {
+			show(float64(f(&s.L1[i].Eviction)), attribute.String("l1_tag", s.L1[i].Tag), attribute.String("policy", s.L1[i].Policy))
+		}
+	})
+}
+
+func ofL2Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
+		for i := range s.Adapters {
+			if a := &s.Adapters[i]; a.Policy != "" {
+				show(float64(f(&a.Eviction)), attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", a.Name), attribute.String("policy", a.Policy))
 			}
 		}
 	})
@@ -201,9 +230,13 @@ var gauges = []gauge{
 			show(float64(s.OOMKeys), attribute.String("reason", "out_of_memory"))
 		})},
 	{"lmcache.storage", "lmcache_storage.policy_evicted_objects", "", "Objects that the eviction policy of L1 removed; deletes, clears and temporary objects do not count.", true,
-		ofCount(func(s *State) int64 { return s.EvictedKeys })},
+		ofL1Eviction(func(e *Eviction) int64 { return e.EvictedObjects })},
 	{"lmcache.storage", "lmcache_storage.policy_evicted_bytes", "", "Bytes that the eviction policy of L1 freed, padding included.", true,
-		ofCount(func(s *State) int64 { return s.EvictedBytes })},
+		ofL1Eviction(func(e *Eviction) int64 { return e.EvictedBytes })},
+	{"lmcache.storage", "lmcache_storage.l2_policy_evicted_objects", "", "Objects that the eviction policy of an L2 adapter removed.", true,
+		ofL2Eviction(func(e *Eviction) int64 { return e.EvictedObjects })},
+	{"lmcache.storage", "lmcache_storage.l2_policy_evicted_bytes", "", "Bytes that the eviction policy of an L2 adapter freed.", true,
+		ofL2Eviction(func(e *Eviction) int64 { return e.EvictedBytes })},
 	{"lmcache.mp_server", "lmcache_mp.active_prefetch_jobs", "", "Number of active prefetch jobs", false,
 		ofServer(func(s *ServerState) int64 { return s.PrefetchJobs })},
 	{"lmcache.mp_server", "lmcache_mp.active_p2p_lookup_jobs", "", "Number of active P2P lookup jobs", false,

@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -47,7 +49,10 @@ func key(t *testing.T, model, salt string, n int) kv.ObjectKey {
 func start(t *testing.T, opt telemetry.Options) (*telemetry.Telemetry, *clock.Virtual) {
 	t.Helper()
 	c := clock.NewVirtual(1e18)
-	opt.Clock, opt.Log, opt.Lossless, opt.QueueSize = c, slog.New(slog.DiscardHandler), true, 100
+	opt.Clock, opt.Lossless, opt.QueueSize = c, true, 100
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
 	if opt.Host == "" {
 		opt.Host = "127.0.0.1"
 	}
@@ -151,8 +156,9 @@ func everything(t *testing.T, tel *telemetry.Telemetry, c *clock.Virtual) {
 
 func state() telemetry.State {
 	return telemetry.State{
-		L1:       []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100}},
-		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
+		L1: []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100,
+			Eviction: telemetry.Eviction{Policy: "LRU", EvictedObjects: 6, EvictedBytes: 60}}},
+		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1, Eviction: telemetry.Eviction{Policy: "ARC", EvictedBytes: 8}}, {Name: "mock", L1Tag: "_default", UsedBytes: 4}},
 		Front:    &telemetry.FrontState{Requests: map[string]uint64{"lookup": 7}, Refused: map[string]uint64{"malformed": 1}, InFlight: 2, Waiting: 3, Clients: 4},
 	}
 }
@@ -268,6 +274,8 @@ func testListing(t *testing.T, path string, server bool) {
 	}
 	for _, line := range []string{
 		`lmcache_mp_l1_read_chunks_total{l1_tag="_default"} 2`,
+		`lmcache_storage_policy_evicted_objects_total{l1_tag="_default",policy="LRU"} 6`,
+		`lmcache_storage_l2_policy_evicted_bytes_total{adapter_index="0",l2_name="mock",policy="ARC"} 8`,
 		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"} 33`,
 		`lmcache_storage_l1_removed_bytes_total{l1_tag="_default"} 30`,
 		`lmcache_mp_l2_usage_bytes{l2_name="mock"} 7`,
@@ -350,6 +358,7 @@ type collector struct {
 
 	mu      sync.Mutex
 	metrics map[string]bool
+	byScope map[string]map[string]*metricspb.Metric
 }
 
 type traces struct {
@@ -365,6 +374,10 @@ func (c *collector) Export(_ context.Context, r *collectormetrics.ExportMetricsS
 		for _, scope := range res.ScopeMetrics {
 			for _, m := range scope.Metrics {
 				c.metrics[m.Name] = true
+				if c.byScope[scope.Scope.Name] == nil {
+					c.byScope[scope.Scope.Name] = map[string]*metricspb.Metric{}
+				}
+				c.byScope[scope.Scope.Name][m.Name] = m
 			}
 		}
 	}
@@ -454,7 +467,7 @@ func startCollector(t *testing.T) (*collector, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &collector{metrics: map[string]bool{}}
+	c := &collector{metrics: map[string]bool{}, byScope: map[string]map[string]*metricspb.Metric{}}
 	server := grpc.NewServer()
 	collectormetrics.RegisterMetricsServiceServer(server, c)
 	collectortrace.RegisterTraceServiceServer(server, &c.traces)
@@ -551,6 +564,56 @@ func TestServerSpans(t *testing.T) {
 	}
 	if n := len(c.spans); n != 8 {
 		t.Errorf("%d spans, want 8 with the request that was open at the end", n)
+	}
+}
+
+// calls publishes n calls of a replay, more than wait for export at once.
+func calls(t *testing.T, tel *telemetry.Telemetry, n int) {
+	t.Helper()
+	for i := range n {
+		tel.Bus().Publish(&event.Event{Type: event.CallDispatched, Text: "finish_write", Duration: int64(i), Keys: []kv.ObjectKey{key(t, "m", "", i)}})
+	}
+}
+
+// TestNoSpanIsLost: on simulated time, where nobody is late, all spans arrive.
+func TestNoSpanIsLost(t *testing.T) {
+	const n = 50_000
+	c, address := startCollector(t)
+	tel, _ := start(t, telemetry.Options{Spans: true, Endpoint: address})
+	calls(t, tel, n)
+	if err := tel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.spans) != n {
+		t.Errorf("%d of %d spans arrived", len(c.spans), n)
+	}
+}
+
+// TestSpansWithoutCollector: nor does anybody wait for a collector that is not
+// there, and what was lost is told.
+func TestSpansWithoutCollector(t *testing.T) {
+	const n = 50_000
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	var log bytes.Buffer // written to by the exporter's goroutine, read when that has ended
+	tel, _ := start(t, telemetry.Options{Spans: true, Endpoint: address, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	began := time.Now()
+	calls(t, tel, n)
+	if err := tel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if want := fmt.Sprintf("%d of %d spans did not arrive at %s", n, n, address); !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, &log)
+	}
+	if lines := strings.Count(log.String(), "\n"); lines > 10 {
+		t.Errorf("the log has %d lines:\n%s", lines, &log)
 	}
 }
 
