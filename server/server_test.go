@@ -357,11 +357,11 @@ func TestMetricsOverHTTP(t *testing.T) {
 			Endpoint: "http://127.0.0.1:1", Patience: time.Millisecond}) // nobody collects there
 	}
 	f.opt.Watch = func(m *sm.Manager) func() telemetry.State {
-		return func() telemetry.State { return telemetry.State{EvictedKeys: 5} }
+		return func() telemetry.State { return telemetry.State{OOMKeys: 5} }
 	}
 	s, _ := f.start(t)
 	code, body := ask(t, s, "GET", "/metrics", "")
-	for _, want := range []string{"lmcache_storage_policy_evicted_objects_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
+	for _, want := range []string{"lmcache_storage_reservation_failures_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
 		if code != 200 || !strings.Contains(body, want) {
 			t.Errorf("/metrics: %d, no %s in\n%s", code, want, body)
 		}

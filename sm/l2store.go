@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/lmcache/lmcache-go/event"
-	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
 )
