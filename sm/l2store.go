@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
 )
@@ -275,6 +276,9 @@ func (m *Manager) DeleteL2(id int, keys []kv.ObjectKey) (int, error) {
 	}
 	defer a.release()
 	n := a.Delete(keys)
+	if n == len(keys) { // else it does not say which
+		m.publishL2(event.L2KeysDeleted, a, keys, nil)
+	}
 	if a.eviction.policy != nil {
 		if n == len(keys) {
 			a.eviction.deleted(keys)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -33,6 +34,9 @@ type obsFlags struct {
 	dump                           string
 	runName                        string
 
+	instance string // service.instance.id, a random one if empty; set by the command
+	serving  bool   // the command shows metrics over HTTP of its own, and has to end quickly
+
 	extraLogging  bool
 	extraInterval float64
 	unbuilt       []unbuiltFlag
@@ -57,7 +61,7 @@ func (f *obsFlags) define(cmd *cobra.Command) {
 		flags.Var(floatValue{&f.extraInterval}, "extra-logging-interval", "seconds between such lines; one a second at most")
 	})
 	const (
-		noHashes = "nothing looks tokens up here"
+		noHashes = "there is no log of lookups"
 		noPython = "there is no Python collector"
 	)
 	f.unbuilt = defineUnbuilt(cmd, []unbuiltFlag{
@@ -99,6 +103,10 @@ func (f *obsFlags) apply(c *sm.Config) {
 	c.ExtraLogging, c.ExtraLoggingInterval = f.extraLogging, f.extraInterval
 }
 
+// servingPatience is how long a server waits at its end for a collector that does
+// not answer.
+const servingPatience = 500 * time.Millisecond
+
 // start starts what the flags ask for; service names the command in metrics. A
 // default port that is taken costs the endpoint only: it is Prometheus's own.
 func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Telemetry, error) {
@@ -107,7 +115,10 @@ func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Te
 		Clock: clk, Log: a.log, Lossless: virtual, QueueSize: f.queueSize,
 		Disabled: f.disabled, Metrics: !f.noMetrics, Logging: !f.noLogging, Spans: f.tracing,
 		SampleRate: f.sampleRate, Host: f.host, Port: f.port, Endpoint: f.endpoint, Dump: f.dump,
-		Service: service, InstanceID: uuid.NewString(), RunName: f.runName,
+		Service: service, InstanceID: cmp.Or(f.instance, uuid.NewString()), RunName: f.runName,
+	}
+	if f.serving {
+		opt.Handler, opt.Patience = true, servingPatience
 	}
 	t, err := telemetry.Start(opt)
 	if errors.Is(err, telemetry.ErrEndpoint) && !f.cmd.Flags().Changed("prometheus-port") && f.linger == 0 {

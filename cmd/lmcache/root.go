@@ -32,6 +32,7 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	log    *slog.Logger
+	level  *slog.LevelVar // of log
 }
 
 // usageError reports a wrong command line.
@@ -59,7 +60,8 @@ var errReported = errors.New("already reported")
 
 // run executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr, log: newLogger(stdout, stderr)}
+	a := &app{stdout: stdout, stderr: stderr}
+	a.log, a.level = newLogger(stdout, stderr)
 	root := newRoot(a)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -117,7 +119,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(writeHelp)
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newTrace(a), newBench(a), newVersion(a))
+	root.AddCommand(newTrace(a), newBench(a), newPing(a), newDescribe(a), newKVCache(a), newVersion(a))
 	group(root, "command")
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "print the version"

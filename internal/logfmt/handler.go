@@ -8,6 +8,7 @@ package logfmt
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"path"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // LevelCritical is Python's level above ERROR.
@@ -26,8 +28,9 @@ type Options struct {
 	Color bool         // LMCache's escape codes, for a terminal
 }
 
-// Handler is a slog.Handler for one stream. Each record is one Write. What a
-// record has beside its message follows it as key=value.
+// Handler is a slog.Handler for one writer. Each record is one Write. What a
+// record has beside its message follows it as key=value. Where a Stream has
+// refused lines, the next that it takes is preceded by one that says how many.
 type Handler struct {
 	level  slog.Leveler
 	color  bool
@@ -38,9 +41,11 @@ type Handler struct {
 }
 
 type output struct {
-	mu  sync.Mutex
-	w   io.Writer // guarded by mu
-	buf []byte    // guarded by mu; reused
+	mu      sync.Mutex
+	w       io.Writer          // guarded by mu
+	buf     []byte             // guarded by mu; reused
+	sources map[uintptr]string // guarded by mu; (file:line:logger) of every place that logs
+	lost    int64              // guarded by mu; lines that a Stream refused since the last it took
 }
 
 // New returns a handler that writes to w.
@@ -48,7 +53,7 @@ func New(w io.Writer, opt Options) *Handler {
 	if opt.Level == nil {
 		opt.Level = slog.LevelInfo
 	}
-	return &Handler{level: opt.Level, color: opt.Color, out: &output{w: w}}
+	return &Handler{level: opt.Level, color: opt.Color, out: &output{w: w, sources: map[uintptr]string{}}}
 }
 
 // ParseLevel reads the value of LMCACHE_LOG_LEVEL, in any case. What is unknown
@@ -94,37 +99,88 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	b := o.buf[:0]
-	name, color := levelForm(r.Level)
+	if o.lost > 0 {
+		b = h.appendGap(b, r.Time)
+	}
+	b = h.appendStart(b, r.Time, r.Level)
+	b = append(b, r.Message...)
+	b = append(b, h.prefix...)
+	if r.NumAttrs() > 0 {
+		r.Attrs(func(a slog.Attr) bool {
+			b = appendAttr(b, h.groups, a)
+			return true
+		})
+	}
+	source, ok := o.sources[r.PC]
+	if !ok {
+		source = string(appendSource(nil, r.PC))
+		o.sources[r.PC] = source
+	}
+	b = h.appendEnd(b, source)
+	return o.write(b)
+}
+
+// write writes b, which is kept to be reused, and counts it if it is refused.
+func (o *output) write(b []byte) error {
+	o.buf = b
+	_, err := o.w.Write(b)
+	if errors.Is(err, ErrFull) {
+		o.lost++
+	} else {
+		o.lost = 0
+	}
+	return err
+}
+
+// appendStart appends what stands before the message.
+func (h *Handler) appendStart(b []byte, t time.Time, level slog.Level) []byte {
+	name, color := levelForm(level)
 	if h.color {
 		b = append(b, color...)
 	}
 	b = append(b, '[')
-	b = r.Time.AppendFormat(b, "2006-01-02 15:04:05,000")
+	b = t.AppendFormat(b, "2006-01-02 15:04:05,000")
 	b = append(b, "] LMCache "...)
 	b = append(b, name...)
 	b = append(b, ':')
 	if h.color {
 		b = append(b, reset...)
 	}
-	b = append(b, ' ')
-	b = append(b, r.Message...)
-	b = append(b, h.prefix...)
-	r.Attrs(func(a slog.Attr) bool {
-		b = appendAttr(b, h.groups, a)
-		return true
-	})
+	return append(b, ' ')
+}
+
+// appendEnd appends what stands behind it.
+func (h *Handler) appendEnd(b []byte, source string) []byte {
 	b = append(b, ' ')
 	if h.color {
 		b = append(b, italic...)
 	}
-	b = appendSource(b, r.PC)
+	b = append(b, source...)
 	if h.color {
 		b = append(b, reset...)
 	}
-	b = append(b, '\n')
-	o.buf = b
-	_, err := o.w.Write(b)
-	return err
+	return append(b, '\n')
+}
+
+// appendGap appends the line that stands for those that were refused.
+func (h *Handler) appendGap(b []byte, t time.Time) []byte {
+	b = h.appendStart(b, t, slog.LevelWarn)
+	b = strconv.AppendInt(b, h.out.lost, 10)
+	b = append(b, " log lines left out here: nobody read them"...)
+	var here [1]uintptr
+	runtime.Callers(1, here[:])
+	return h.appendEnd(b, string(appendSource(nil, here[0])))
+}
+
+// Finish says how many lines were refused at the end, where no line follows
+// them.
+func (h *Handler) Finish() {
+	o := h.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.lost > 0 {
+		_ = o.write(h.appendGap(o.buf[:0], time.Now()))
+	}
 }
 
 // WithAttrs returns a handler that adds attrs to every record.
