@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"math/bits"
 	"runtime"
 	"runtime/debug"
@@ -50,6 +49,7 @@ type Bus struct {
 	clock    clock.Clock
 	log      *slog.Logger
 	bound    uint64
+	quarter  uint64 // of bound, at least 1
 	mask     uint64
 	lap      int // a position shifted by it is its lap
 	lossless bool
@@ -59,9 +59,9 @@ type Bus struct {
 	seen    atomic.Uint64 // a head that a publisher saw, never beyond the real one
 	_       [48]byte
 	head    atomic.Uint64 // positions dispatched; only the drain stores it
-	current atomic.Int64  // when the event that is dispatched was published, never if none is
+	current atomic.Int64  // when the event that is dispatched was published, or the nap begun
 	_       [48]byte
-	asleep  atomic.Bool // the drain waits for wake
+	state   atomic.Uint32 // of the drain: running, asleep or napping
 	wanted  atomic.Uint64
 	dropped atomic.Uint64
 	waiting atomic.Int32 // who waits for room, under room's lock
@@ -87,9 +87,6 @@ type subscription struct {
 // was claimed before is known for good.
 const closedBit = 1 << 63
 
-// never is no time of an event.
-const never = math.MinInt64
-
 // keptKeys is how many keys the buffer of a cell holds on to; the buffers of
 // longer lists come from a pool, so that a full queue costs at most 2 KiB a cell.
 const keptKeys = 32
@@ -106,7 +103,7 @@ var longKeys = sync.Pool{New: func() any { return new([]kv.ObjectKey) }}
 
 // New returns a bus whose drain runs. The caller must Close it.
 func New(opt Options) *Bus {
-	b := &Bus{clock: opt.Clock, log: opt.Log, lossless: opt.Lossless, bound: uint64(max(opt.QueueSize, 0)),
+	b := &Bus{clock: opt.Clock, log: opt.Log, lossless: opt.Lossless, bound: uint64(max(opt.QueueSize, 0)), quarter: uint64(max(opt.QueueSize/4, 1)),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), room: sync.NewCond(new(sync.Mutex))}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -114,7 +111,7 @@ func New(opt Options) *Bus {
 	b.cells = make([]cell, 1<<bits.Len64(max(b.bound, 1)-1))
 	b.mask, b.lap = uint64(len(b.cells)-1), bits.Len(uint(len(b.cells)-1))
 	b.subscribers.Store(new([]*subscription))
-	b.current.Store(never)
+	b.current.Store(b.clock.Now())
 	go b.drain()
 	return b
 }
@@ -144,8 +141,8 @@ func (b *Bus) Publish(e *Event) {
 	pos, ok := b.claim()
 	if !ok {
 		b.dropped.Add(1)
-		if b.asleep.Load() {
-			b.rouse() // to warn: a queue without room has no event that would
+		if b.state.Load() != running {
+			b.rouse() // also to warn: a queue without room has no event that would
 		}
 		return
 	}
@@ -153,14 +150,28 @@ func (b *Bus) Publish(e *Event) {
 	c.copy(e)
 	c.event.Time = b.clock.Now() // half the price of Wall; the drain converts it
 	c.turn.Store(2*(pos>>b.lap) + 1)
-	if b.asleep.Load() {
+	if s := b.state.Load(); s == asleep || s == napping && pos%b.quarter == 0 {
 		b.rouse()
 	}
 }
 
-// rouse wakes the drain; one of those who find it asleep does.
+// What the drain does. When it has handled what there was it naps, so that events
+// gather: a drain at the heels of publishers takes the memory of the cells away
+// from them, which costs them more than the event does, and has them wake it all
+// the time. A nap that brought nothing is followed by sleep.
+const (
+	running = iota
+	asleep  // until an event comes
+	napping // for a while, or until a quarter of the queue has come
+)
+
+// napFor is how long events gather. The runtime's timers make it a millisecond
+// where nothing else runs.
+const napFor = 500 * time.Microsecond
+
+// rouse has the drain run; one of those who find that it does not wakes it.
 func (b *Bus) rouse() {
-	if !b.asleep.CompareAndSwap(true, false) {
+	if s := b.state.Load(); s == running || !b.state.CompareAndSwap(s, running) {
 		return
 	}
 	select {
@@ -207,6 +218,7 @@ func (b *Bus) awaitRoom() {
 	defer b.room.L.Unlock()
 	b.waiting.Add(1)
 	defer b.waiting.Add(-1)
+	b.rouse()
 	for pos := b.tail.Load(); pos&closedBit == 0 && int64(pos-b.head.Load()) >= int64(b.bound); pos = b.tail.Load() {
 		b.room.Wait()
 	}
@@ -247,24 +259,40 @@ func (c *cell) release() {
 // drain hands out events until the bus is closed and empty.
 func (b *Bus) drain() {
 	defer close(b.done)
+	nap := time.NewTimer(napFor)
+	defer nap.Stop()
 	for {
-		b.pass()
+		n := b.pass(b.tail.Load() &^ closedBit)
 		b.warn(false)
 		head, tail := b.head.Load(), b.tail.Load()
-		if tail&closedBit != 0 {
+		switch {
+		case tail&closedBit != 0:
 			if head == tail&^closedBit {
 				b.warn(true)
 				return
 			}
 			runtime.Gosched() // a publisher is between its claim and its copy
 			continue
+		case n == 0:
+			b.state.Store(asleep)
+			// Who published before that has not woken us.
+			if !b.ready(head) && b.tail.Load()&closedBit == 0 {
+				<-b.wake
+			}
+		case tail-head >= b.quarter:
+			continue
 		}
-		b.asleep.Store(true)
-		// Who published before asleep was stored has not woken us.
-		if !b.ready(head) && b.tail.Load()&closedBit == 0 {
-			<-b.wake
+		b.current.Store(b.clock.Now())
+		b.state.Store(napping)
+		// Who came to wait before that has not woken us either.
+		if b.waiting.Load() == 0 && b.tail.Load()&closedBit == 0 {
+			nap.Reset(napFor)
+			select {
+			case <-b.wake:
+			case <-nap.C:
+			}
 		}
-		b.asleep.Store(false)
+		b.state.Store(running)
 	}
 }
 
@@ -273,12 +301,12 @@ func (b *Bus) ready(pos uint64) bool {
 	return b.cells[pos&b.mask].turn.Load() == 2*(pos>>b.lap)+1
 }
 
-// pass dispatches what is there.
-func (b *Bus) pass() {
-	n := 0
+// pass dispatches what is there, up to a position, and returns how many events
+// that were.
+func (b *Bus) pass(upTo uint64) (n int) {
 	subscribers := *b.subscribers.Load()
 	toWall := b.clock.Wall() - b.clock.Now()
-	for pos := b.head.Load(); b.ready(pos); pos++ {
+	for pos := b.head.Load(); pos < upTo && b.ready(pos); pos++ {
 		c := &b.cells[pos&b.mask]
 		b.current.Store(c.event.Time)
 		c.event.Time += toWall
@@ -299,9 +327,9 @@ func (b *Bus) pass() {
 		}
 	}
 	if n > 0 {
-		b.current.Store(never)
 		b.announceRoom()
 	}
+	return n
 }
 
 func (b *Bus) announceRoom() {
@@ -347,6 +375,7 @@ func (b *Bus) Flush() {
 	defer b.room.L.Unlock()
 	b.waiting.Add(1)
 	defer b.waiting.Add(-1)
+	b.rouse()
 	for b.head.Load() < upTo && !b.finished() {
 		b.room.Wait()
 	}
@@ -369,7 +398,7 @@ func (b *Bus) Close() error {
 		return nil
 	}
 	b.announceRoom()
-	b.rouse() // or the drain sees closedBit before it sleeps
+	b.rouse() // or the drain sees closedBit before it sleeps or naps
 	<-b.done
 	b.announceRoom()
 	var first error
@@ -414,8 +443,8 @@ func (b *Bus) Stats() Stats {
 	head := b.head.Load() // before tail, so that the difference is not negative
 	s := Stats{Published: b.tail.Load() &^ closedBit, Dropped: b.dropped.Load()}
 	s.Depth = int(s.Published - head)
-	if at := b.current.Load(); at != never {
-		s.Lag = time.Duration(max(b.clock.Now()-at, 0))
+	if s.Depth > 0 {
+		s.Lag = time.Duration(max(b.clock.Now()-b.current.Load(), 0))
 	}
 	for _, sub := range *b.subscribers.Load() {
 		if n := sub.failures.Load(); n > 0 {

@@ -36,10 +36,16 @@ const (
 	L2KeysStored                         // Adapter, L2Name, Keys, Sizes
 	L2KeysAccessed                       // Adapter, L2Name, Keys: loaded
 	L2KeysDeleted                        // Adapter, L2Name, Keys
-	RequestStart                         // Session
+	RequestStart                         // Session; this and what begins with Lookup, Store or Retrieve are a server's
 	RequestEnd                           // Session
-	LookupStart                          // Session
-	LookupEnd                            // Session, Count: hit chunks
+	LookupStart                          // Session, Served
+	LookupEnd                            // Session, Served, L1Hits, L2Hits: keys, Count: chunks
+	StoreSubmitted                       // Session, Served
+	StoreStart                           // Session, Served, Keys: if known
+	StoreEnd                             // Session, Served, Count: chunks, Bytes
+	RetrieveSubmitted                    // Session, Served
+	RetrieveStart                        // Session, Served
+	RetrieveEnd                          // Session, Served, Count: chunks, Bytes
 	CallDispatched                       // Session, Text: operation, as in the table of a replay, Duration, Lag, Lost: 1 if it failed; not upstream's
 	TimeoutRaised                        // Session, Text: message, Reason: the class of error
 	types
@@ -62,6 +68,8 @@ var names = [types]string{
 	L2KeysAccessed: "l2.keys.accessed", L2KeysDeleted: "l2.keys.deleted",
 	RequestStart: "mp.request.start", RequestEnd: "mp.request.end",
 	LookupStart: "mp.lookup_prefetch.start", LookupEnd: "mp.lookup_prefetch.end",
+	StoreSubmitted: "mp.store.submitted", StoreStart: "mp.store.start", StoreEnd: "mp.store.end",
+	RetrieveSubmitted: "mp.retrieve.submitted", RetrieveStart: "mp.retrieve.start", RetrieveEnd: "mp.retrieve.end",
 	CallDispatched: "replay.call.dispatched", TimeoutRaised: "timeout.raised",
 }
 
@@ -118,4 +126,30 @@ type Event struct {
 	Duration, Lag  int64   // ns
 	Usage          float64 // used share of L1
 	Watermark      float64
+
+	Served *Served // of a server's events; nobody changes it after Publish
+}
+
+// Served is what a server tells of a lookup or a transfer beside what all events
+// have. What does not belong to the event is zero.
+type Served struct {
+	Model, Salt string
+
+	// Of a transfer.
+	Device, Engine string // where to or from: "cpu", the id of the engine
+	Worker         string
+	TransferKey    string
+	Tokens         int
+
+	// Of a lookup, in tokens; only whole chunks count.
+	RequestedTokens, HitTokens, L1HitTokens, L2HitTokens int
+	EarlyExit                                            string // why nothing was looked up; empty if something was
+}
+
+// DeviceName returns the device of a transfer; s may be nil.
+func (s *Served) DeviceName() string {
+	if s == nil {
+		return ""
+	}
+	return s.Device
 }

@@ -175,17 +175,20 @@ func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey, sizes []in
 	}
 }
 
-// TierUsage says how full one L1 is.
+// TierUsage says how full one L1 is, and what its eviction has removed.
 type TierUsage struct {
 	Tag string
 	l1.Usage
+	Policy                    string
+	EvictedKeys, EvictedBytes int64 // by the policy; bytes as placed, padding included
 }
 
 // L1Usage returns how full every L1 is, in the order in which writes try them.
 func (m *Manager) L1Usage() []TierUsage {
 	list := make([]TierUsage, len(m.tiers))
 	for i, t := range m.tiers {
-		list[i] = TierUsage{t.cfg.Tag, t.l1.Usage()}
+		gone := &t.eviction.evicted
+		list[i] = TierUsage{t.cfg.Tag, t.l1.Usage(), t.cfg.Eviction.Policy, gone.keys.Load(), gone.bytes.Load()}
 	}
 	return list
 }
@@ -195,6 +198,9 @@ type AdapterUsage struct {
 	L2Usage
 	L1Tag                    string // of the L1 that it serves
 	Stores, Loads, LoadBytes int64
+	Policy                   string // of its eviction; empty if it has none
+
+	EvictedKeys, EvictedBytes int64 // by that
 }
 
 // AdapterUsage returns the state of every store, in cascade order.
@@ -202,7 +208,7 @@ func (m *Manager) AdapterUsage() []AdapterUsage {
 	list := make([]AdapterUsage, len(m.adapters))
 	for i, u := range m.L2Usage() {
 		a := m.adapters[i]
-		list[i] = AdapterUsage{u, m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load()}
+		list[i] = AdapterUsage{u, m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load(), a.eviction.cfg.Policy, a.eviction.evicted.keys.Load(), a.eviction.evicted.bytes.Load()}
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -27,6 +28,16 @@ type evictionController struct {
 
 	// Owned by the step: when the next cycle runs, and the next usage line.
 	due, report int64
+
+	evicted evictedTotals
+}
+
+// evictedTotals are what a policy has removed since the start.
+type evictedTotals struct{ keys, bytes atomic.Int64 }
+
+func (t *evictedTotals) add(keys, bytes int64) {
+	t.keys.Add(keys)
+	t.bytes.Add(bytes)
 }
 
 func (c *evictionController) start() {
@@ -101,6 +112,7 @@ func (c *evictionController) count(out l1.Evicted) []kv.ObjectKey {
 		s.EvictedKeys += int64(len(out.Keys))
 		s.EvictedBytes += out.Bytes
 	})
+	c.evicted.add(int64(len(out.Keys)), out.Bytes)
 	c.m.bus.Publish(&event.Event{Type: event.L1PolicyEvicted, L1Tag: c.tier.cfg.Tag, Count: len(out.Keys), Bytes: out.Bytes})
 	return out.Keys
 }

@@ -34,6 +34,7 @@ type l2Eviction struct {
 	task    clock.Task // nil with manual eviction, or without an eviction block
 	due     int64      // owned by the step
 	stopped atomic.Bool
+	evicted evictedTotals
 
 	mu     sync.Mutex // guards all below; no adapter is called under it
 	index  kv.Index
@@ -127,6 +128,7 @@ func (e *l2Eviction) cycle() (gone int64) {
 			e.ask(batch, nil)
 		}
 	}
+	e.evicted.add(gone, bytes)
 	e.m.count(func(s *Stats) {
 		if victims != nil {
 			s.L2EvictionPasses++

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
 )
@@ -82,6 +83,9 @@ func (m *Manager) DeleteL2(i int, keys []kv.ObjectKey) (int, error) {
 	}
 	a := m.adapters[i]
 	n := a.Delete(keys)
+	if n == len(keys) { // else it does not say which
+		m.publishL2(event.L2KeysDeleted, i, keys, nil)
+	}
 	if a.eviction.policy != nil {
 		if n == len(keys) {
 			a.eviction.deleted(keys)

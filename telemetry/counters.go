@@ -215,6 +215,10 @@ func (t *Telemetry) instruments() ([]event.Subscriber, error) {
 			c.rules[on] = append(c.rules[on], rule{counter, row.split, row.labels, row.amount})
 		}
 	}
+	serving, err := t.serving()
+	if err != nil {
+		return nil, err
+	}
 	histograms, err := t.histograms()
-	return append(list, histograms...), err
+	return append(append(list, serving), histograms...), err
 }

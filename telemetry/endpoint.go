@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -53,12 +54,13 @@ func (t *Telemetry) serve() (err error) {
 
 // Handler answers a scrape at any path, as LMCache's endpoint does: OpenMetrics
 // if asked for, compressed if accepted, with the parameter name[] only the
-// families that it names.
+// families that it names. Without metrics there are those of the runtime.
 func (t *Telemetry) Handler() http.Handler {
+	registry := t.shown()
 	answer := func(g prometheus.Gatherer) http.Handler {
 		return promhttp.HandlerFor(g, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	}
-	all := answer(t.registry)
+	all := answer(registry)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodOptions:
@@ -68,11 +70,26 @@ func (t *Telemetry) Handler() http.Handler {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 		case r.URL.Path == "/favicon.ico":
 		case r.URL.Query().Has("name[]"):
-			answer(named{t.registry, r.URL.Query()["name[]"]}).ServeHTTP(w, r)
+			answer(named{registry, r.URL.Query()["name[]"]}).ServeHTTP(w, r)
 		default:
 			all.ServeHTTP(w, r)
 		}
 	})
+}
+
+// shown returns what a scrape shows: as LMCache's server does when it pushes its
+// metrics or has none, the runtime's own families.
+func (t *Telemetry) shown() *prometheus.Registry {
+	if t != nil && t.registry != nil {
+		return t.registry
+	}
+	return newRegistry()
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // named gathers the families that have samples of certain names.

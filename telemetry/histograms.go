@@ -32,6 +32,7 @@ func views() []sdk.View {
 		"lmcache_mp.l1_chunk_lifetime": lifetimeBounds, "lmcache_mp.l1_chunk_idle_before_evict": lifetimeBounds,
 		"lmcache_mp.l1_chunk_reuse_gap": lifetimeBounds, "lmcache_mp.l1_chunk_evict_reuse_gap": evictGapBounds,
 		"lmcache_mp.l2_store_throughput": throughputBound, "lmcache_mp.l2_load_throughput": throughputBound,
+		"lmcache_mp.l0_l1_store_throughput": throughputBound, "lmcache_mp.l0_l1_load_throughput": throughputBound,
 		"lmcache_mp.real_reuse_gap":    reuseGapBounds,
 		"lmcache_replay.call_duration": latencyBounds, "lmcache_replay.call_lag": latencyBounds,
 		"lmcache_bench.call_duration": latencyBounds, "lmcache_bench.call_lag": latencyBounds,
@@ -206,6 +207,9 @@ func (p *throughput) Events() event.Set {
 }
 
 func (p *throughput) Handle(e *event.Event) error {
+	if len(p.started) >= maxRefs { // of tasks whose end was dropped
+		clear(p.started)
+	}
 	switch e.Type {
 	case event.L2StoreSubmitted:
 		p.started[transfer{false, e.Adapter, int64(e.TaskID)}] = started{e.Time, e.Bytes}

@@ -24,6 +24,9 @@ import (
 // is made up when it is first referred to, and given to the span when it comes.
 type spans struct {
 	tracer   trace.Tracer
+	server   trace.Tracer // LMCache's names of scopes, as the next
+	timeouts trace.Tracer
+	served   serverSpans
 	requests refs[int64]        // prefetch call, by the number of the prefetch
 	reads    refs[kv.ObjectKey] // prefetch call, by the keys that it asked for
 	writes   refs[kv.ObjectKey] // reserve_write, by its first key
@@ -92,13 +95,15 @@ func newRef(in ref) (v ref) {
 }
 
 func newSpans(p trace.TracerProvider) *spans {
-	return &spans{tracer: p.Tracer("lmcache.storage"), open: map[transfer]openSpan{}}
+	s := &spans{tracer: p.Tracer("lmcache.storage"), server: p.Tracer("lmcache_mp.server"), timeouts: p.Tracer("lmcache_mp.timeout"), open: map[transfer]openSpan{}}
+	s.served = serverSpans{spans: s, requests: map[string]*request{}, open: map[served]serverSpan{}}
+	return s
 }
 
 func (s *spans) Name() string { return "StorageTracingSubscriber" }
 
 func (s *spans) Events() event.Set {
-	return event.SetOf(event.CallDispatched, event.L2StoreSubmitted, event.L2StoreCompleted,
+	return s.served.events() | event.SetOf(event.CallDispatched, event.L2StoreSubmitted, event.L2StoreCompleted,
 		event.L2LookupSubmitted, event.L2LoadSubmitted, event.L2LoadTaskSubmitted, event.L2LoadCompleted, event.SMPrefetchCompleted)
 }
 
@@ -126,22 +131,28 @@ func (idGenerator) NewSpanID(ctx context.Context, in trace.TraceID) trace.SpanID
 
 // start begins a span with identity id below parent, which may be zero.
 func (s *spans) start(name string, id, parent ref, atNS int64, attributes ...attribute.KeyValue) trace.Span {
+	if id.session != "" {
+		attributes = append(attributes, attribute.String("external_request_id", id.session))
+	}
+	return s.startBy(s.tracer, name, id, parent, atNS, attributes...)
+}
+
+func (s *spans) startBy(tracer trace.Tracer, name string, id, parent ref, atNS int64, attributes ...attribute.KeyValue) trace.Span {
 	ctx := context.WithValue(context.Background(), identityKey{}, id)
 	if parent.span.IsValid() {
 		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID: parent.trace, SpanID: parent.span, TraceFlags: trace.FlagsSampled}))
 	}
-	if id.session != "" {
-		attributes = append(attributes, attribute.String("external_request_id", id.session))
-	}
-	_, span := s.tracer.Start(ctx, name, trace.WithTimestamp(time.Unix(0, atNS)), trace.WithAttributes(attributes...))
+	_, span := tracer.Start(ctx, name, trace.WithTimestamp(at(atNS)), trace.WithAttributes(attributes...))
 	return span
 }
 
 func (s *spans) end(span trace.Span, atNS int64) {
 	s.ended.Add(1)
-	span.End(trace.WithTimestamp(time.Unix(0, atNS)))
+	span.End(trace.WithTimestamp(at(atNS)))
 }
+
+func at(ns int64) time.Time { return time.Unix(0, ns) }
 
 // keep remembers a span until it is to end. Where so many are open, the events
 // that should have ended them were dropped.
@@ -188,6 +199,8 @@ func (s *spans) Handle(e *event.Event) error {
 		parent := s.request(e)
 		s.end(s.start("prefetch.completed", newRef(parent), parent, e.Time-e.Duration,
 			attribute.Int("requested_keys", e.Count), attribute.Int("l1_hit_keys", e.L1Hits), attribute.Int("l2_hit_keys", e.L2Hits)), e.Time)
+	default:
+		s.served.handle(e)
 	}
 	return nil
 }
@@ -205,8 +218,16 @@ func (s *spans) finish(t transfer, e *event.Event, attributes ...attribute.KeyVa
 	s.end(o.span, max(e.Time, o.at))
 }
 
-// request returns the identity of the prefetch that e belongs to.
+// request returns the identity of the prefetch that e belongs to; in a server
+// that of the lookup that asked for it.
 func (s *spans) request(e *event.Event) ref {
+	if id, ok := s.requests.get(e.RequestID); ok {
+		return id
+	}
+	if parent, ok := s.served.parentOf(e.Session); ok {
+		s.requests.put(e.RequestID, parent)
+		return parent
+	}
 	return s.requests.orNew(e.RequestID, ref{session: e.Session})
 }
 
@@ -235,7 +256,7 @@ func (s *spans) call(e *event.Event) {
 	}
 	switch e.Text {
 	case "reserve_write":
-		id = newRef(ref{})
+		id = newRef(ref{session: e.Session})
 		s.writes.put(first, id)
 	case "finish_write":
 		parent, _ = s.writes.get(first)
@@ -253,7 +274,9 @@ func (s *spans) call(e *event.Event) {
 		}
 	default:
 		parent, _ = s.reads.get(first)
-		id = newRef(parent)
+		if id = newRef(parent); id.session == "" {
+			id.session = e.Session
+		}
 	}
 	span := s.start("sm."+e.Text, id, parent, e.Time-e.Duration,
 		attribute.Int("key_count", len(e.Keys)),
@@ -267,5 +290,6 @@ func (s *spans) call(e *event.Event) {
 // Close ends what is still open.
 func (s *spans) Close() error {
 	s.endAll()
+	s.served.endAll()
 	return nil
 }

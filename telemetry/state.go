@@ -16,13 +16,31 @@ type State struct {
 
 	RequestedKeys, L1HitKeys, L2HitKeys int64 // of completed prefetches
 	RefusedKeys, OOMKeys                int64 // of reservations
-	EvictedKeys, EvictedBytes           int64 // by the policy of L1
+
+	Front *FrontState // nil without a server
+}
+
+// FrontState is the front-end for requests of a server.
+type FrontState struct {
+	Requests map[string]uint64 // well-formed ones that came, by operation
+	Refused  map[string]uint64 // those that were not answered, by reason
+	InFlight int               // that wait for a worker or run on one
+	Waiting  int               // status polls that wait for their lookup
+	Clients  int               // connections
 }
 
 // L1State is one L1 manager.
 type L1State struct {
 	Tag, Backend                        string
 	UsedBytes, StagingBytes, TotalBytes int64
+
+	Eviction
+}
+
+// Eviction is what a policy has removed since the start.
+type Eviction struct {
+	Policy                       string // empty if there is none
+	EvictedObjects, EvictedBytes int64
 }
 
 // AdapterState is one L2 adapter.
@@ -32,6 +50,8 @@ type AdapterState struct {
 	UsedBytes     int64
 	Stores, Loads int64 // tasks that run
 	LoadBytes     int64 // bytes of L1 that loads have reserved
+
+	Eviction
 }
 
 // Progress is how far a replay is.
@@ -109,8 +129,32 @@ func ofAdapters(f func(s *AdapterState) float64) func(*Telemetry, func(float64, 
 	})
 }
 
-func ofCount(f func(s *State) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
-	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) { show(float64(f(s))) })
+// ofL1Eviction shows what the policies of L1 removed, ofL2Eviction those of the
+// adapters that have one.
+func ofL1Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
+		for i := range s.L1 {
+			show(float64(f(&s.L1[i].Eviction)), attribute.String("l1_tag", s.L1[i].Tag), attribute.String("policy", s.L1[i].Policy))
+		}
+	})
+}
+
+func ofL2Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
+		for i := range s.Adapters {
+			if a := &s.Adapters[i]; a.Policy != "" {
+				show(float64(f(&a.Eviction)), attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", a.Name), attribute.String("policy", a.Policy))
+			}
+		}
+	})
+}
+
+func ofFront(f func(s *FrontState, show func(float64, ...attribute.KeyValue))) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
+		if s.Front != nil {
+			f(s.Front, show)
+		}
+	})
 }
 
 func ofProgress(f func(p *Progress) float64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
@@ -204,15 +248,43 @@ var gauges = []gauge{
 			show(float64(s.OOMKeys), attribute.String("reason", "out_of_memory"))
 		})},
 	{"lmcache.storage", "lmcache_storage.policy_evicted_objects", "", "Objects that the eviction policy of L1 removed; deletes, clears and temporary objects do not count.", true,
-		ofCount(func(s *State) int64 { return s.EvictedKeys })},
+		ofL1Eviction(func(e *Eviction) int64 { return e.EvictedObjects })},
 	{"lmcache.storage", "lmcache_storage.policy_evicted_bytes", "", "Bytes that the eviction policy of L1 freed, padding included.", true,
-		ofCount(func(s *State) int64 { return s.EvictedBytes })},
+		ofL1Eviction(func(e *Eviction) int64 { return e.EvictedBytes })},
+	{"lmcache.storage", "lmcache_storage.l2_policy_evicted_objects", "", "Objects that the eviction policy of an L2 adapter removed.", true,
+		ofL2Eviction(func(e *Eviction) int64 { return e.EvictedObjects })},
+	{"lmcache.storage", "lmcache_storage.l2_policy_evicted_bytes", "", "Bytes that the eviction policy of an L2 adapter freed.", true,
+		ofL2Eviction(func(e *Eviction) int64 { return e.EvictedBytes })},
+	{"lmcache.mp_server", "lmcache_mp.active_prefetch_jobs", "", "Number of active prefetch jobs", false,
+		ofServer(func(s *ServerState) int64 { return s.PrefetchJobs })},
+	{"lmcache.mp_server", "lmcache_mp.active_p2p_lookup_jobs", "", "Number of active P2P lookup jobs", false,
+		ofServer(func(s *ServerState) int64 { return s.PeerLookupJobs })},
+	{"lmcache.kv_events", "lmcache_mp.kv_events.log_depth", "", "Cache-event records retained for subscribers and reconnects.", false,
+		ofServer(func(s *ServerState) int64 { return s.KVEventLog })},
 	{"lmcache.storage", "lmcache_storage.l2_adapter_usage_bytes", "", "Bytes held in each L2 adapter, one series an adapter.", false,
 		ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 			for i := range s.Adapters {
 				show(float64(s.Adapters[i].UsedBytes), attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", s.Adapters[i].Name))
 			}
 		})},
+	{"lmcache.server", "lmcache_server.requests", "", "Well-formed requests that came, by operation.", true,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) {
+			for op, n := range s.Requests {
+				show(float64(n), attribute.String("operation", op))
+			}
+		})},
+	{"lmcache.server", "lmcache_server.refused_requests", "", "Requests that were not answered, by reason.", true,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) {
+			for reason, n := range s.Refused {
+				show(float64(n), attribute.String("reason", reason))
+			}
+		})},
+	{"lmcache.server", "lmcache_server.requests_in_flight", "", "Requests that wait for a worker or run on one.", false,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) { show(float64(s.InFlight)) })},
+	{"lmcache.server", "lmcache_server.status_polls_waiting", "", "Status polls that wait for their lookup.", false,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) { show(float64(s.Waiting)) })},
+	{"lmcache.server", "lmcache_server.clients", "", "Clients that are connected.", false,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) { show(float64(s.Clients)) })},
 	{"lmcache.replay", "lmcache_replay.records", "", "Records of the trace that is replayed.", false,
 		ofProgress(func(p *Progress) float64 { return float64(p.Total) })},
 	{"lmcache.replay", "lmcache_replay.records_done", "", "Records that were dispatched, failed and skipped ones included.", true,

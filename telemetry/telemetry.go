@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -50,6 +50,7 @@ type Options struct {
 	Listener net.Listener
 	Endpoint string // OTLP collector over gRPC, URL or host:port; replaces the Prometheus endpoint
 	Dump     string // file that WriteDump writes; empty for none
+	Handler  bool   // Handler will be asked for: it shows the metrics also when there is a collector
 
 	// Command is replay or bench: the families of its calls are called
 	// lmcache_replay_… and lmcache_bench_…; replay if empty.
@@ -57,6 +58,8 @@ type Options struct {
 	Service    string // service.name, unless OTEL_SERVICE_NAME says otherwise
 	InstanceID string // service.instance.id
 	RunName    string // lmcache.run.name; empty leaves it out
+
+	Patience time.Duration // of Close with a collector that does not answer; 5 s if zero
 }
 
 // Telemetry is a running event bus with its subscribers. A nil *Telemetry is
@@ -75,6 +78,8 @@ type Telemetry struct {
 	state    atomic.Pointer[func() State]
 	progress atomic.Pointer[func() Progress]
 	bench    atomic.Pointer[func() Bench]
+
+	serverState atomic.Pointer[func() ServerState]
 }
 
 // shutdownTimeout bounds the last export to a collector that does not answer.
@@ -162,9 +167,8 @@ func (t *Telemetry) startMetrics(res *resource.Resource) (err error) {
 	for _, v := range views() {
 		options = append(options, metric.WithView(v))
 	}
-	if t.opt.Endpoint == "" || t.opt.Dump != "" {
-		t.registry = prometheus.NewRegistry()
-		t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if t.opt.Endpoint == "" || t.opt.Dump != "" || t.opt.Handler {
+		t.registry = newRegistry()
 		reader, err := otelprometheus.New(otelprometheus.WithRegisterer(t.registry), otelprometheus.WithoutScopeInfo())
 		if err != nil {
 			return fmt.Errorf("metrics exporter: %w", err)
@@ -277,13 +281,13 @@ func (t *Telemetry) WriteDump() (err error) {
 }
 
 // Close handles the events that are queued, exports what is due, and ends the
-// endpoint. It takes five seconds at most beyond the subscribers' time.
+// endpoint. It takes Options.Patience at most beyond the subscribers' time.
 func (t *Telemetry) Close() error {
 	if t == nil {
 		return nil
 	}
 	errs := []error{t.bus.Close()}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(t.opt.Patience, shutdownTimeout))
 	defer cancel()
 	if t.spans != nil {
 		if err := t.spans.Shutdown(ctx); err != nil {

@@ -18,7 +18,8 @@ func (t *trail) Events() event.Set {
 	return event.SetOf(event.L1ReadReserved, event.L1ReadFinished, event.L1WriteReserved, event.L1WriteFinished,
 		event.L1WriteFinishedAndRead, event.L1KeysEvicted, event.SMReadPrefetchedFinished, event.SMWriteReserved,
 		event.SMWriteFinished, event.L2StoreSubmitted, event.L2StoreCompleted, event.L2LookupSubmitted,
-		event.L2LoadSubmitted, event.L2LoadCompleted, event.L2KeysEvicted, event.TimeoutRaised)
+		event.L2LoadSubmitted, event.L2LoadCompleted, event.L2KeysEvicted, event.TimeoutRaised,
+		event.LookupStart, event.LookupEnd, event.StoreStart, event.StoreEnd, event.RetrieveStart, event.RetrieveEnd)
 }
 
 func (t *trail) Handle(e *event.Event) error {
@@ -57,6 +58,18 @@ func (t *trail) Handle(e *event.Event) error {
 		t.log.Debug(fmt.Sprintf("L2 prefetch load submitted: request %d, %d keys to %d adapters", e.RequestID, len(e.Keys), e.Adapters))
 	case event.L2LoadCompleted:
 		t.log.Debug(fmt.Sprintf("L2 prefetch load completed: request %d, %d loaded, %d failed", e.RequestID, len(e.Keys), len(e.Failed)))
+	case event.LookupStart:
+		t.log.Debug(fmt.Sprintf("MP lookup/prefetch start: session=%s", e.Session))
+	case event.LookupEnd:
+		t.log.Debug(fmt.Sprintf("MP lookup/prefetch end: session=%s found_count=%d", e.Session, e.Count))
+	case event.StoreStart:
+		t.log.Debug(fmt.Sprintf("MP store start: session=%s device=%s", e.Session, e.Served.DeviceName()))
+	case event.StoreEnd:
+		t.log.Debug(fmt.Sprintf("MP store end: session=%s device=%s stored_count=%d", e.Session, e.Served.DeviceName(), e.Count))
+	case event.RetrieveStart:
+		t.log.Debug(fmt.Sprintf("MP retrieve start: session=%s device=%s", e.Session, e.Served.DeviceName()))
+	case event.RetrieveEnd:
+		t.log.Debug(fmt.Sprintf("MP retrieve end: session=%s device=%s retrieved_count=%d", e.Session, e.Served.DeviceName(), e.Count))
 	case event.TimeoutRaised:
 		t.log.Warn(fmt.Sprintf("Timeout raised (%s): %s", e.Reason, e.Text))
 	}

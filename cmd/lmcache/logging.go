@@ -18,6 +18,7 @@ import (
 // They are written in the background.
 type logs struct {
 	logger  *slog.Logger
+	level   *slog.LevelVar // may be changed
 	handler *logfmt.Handler
 	stream  *logfmt.Stream
 	file    io.Writer // where lines go
@@ -30,15 +31,16 @@ type logs struct {
 
 // newLogs starts the log. The caller must close it.
 func newLogs(stdout, stderr io.Writer) *logs {
-	l := &logs{file: stderr}
+	l := &logs{file: stderr, level: new(slog.LevelVar)}
 	if os.Getenv("LMCACHE_LOG_OUTPUT") == "stdout" {
 		l.file = stdout
 	}
 	level := os.Getenv("LMCACHE_LOG_LEVEL")
 	l.chosen = level != ""
+	l.level.Set(logfmt.ParseLevel(level))
 	l.stream = logfmt.NewStream(l.file)
 	l.color = isTerminal(l.file) && os.Getenv("NO_COLOR") == ""
-	l.handler = logfmt.New(l.stream, logfmt.Options{Level: logfmt.ParseLevel(level), Color: l.color})
+	l.handler = logfmt.New(l.stream, logfmt.Options{Level: l.level, Color: l.color})
 	l.logger = slog.New(l.handler)
 	return l
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -37,6 +38,9 @@ type obsFlags struct {
 	dump                           string
 	runName                        string
 
+	instance string // service.instance.id, a random one if empty; set by the command
+	serving  bool   // the command shows metrics over HTTP of its own, and has to end quickly
+
 	extraLogging  bool
 	extraInterval float64
 	unbuilt       []unbuiltFlag
@@ -63,7 +67,7 @@ func (f *obsFlags) define(cmd *cobra.Command) {
 		flags.Var(floatValue{&f.extraInterval}, "extra-logging-interval", "seconds between such lines; one a second at most")
 	})
 	const (
-		noHashes = "nothing looks tokens up here"
+		noHashes = "there is no log of lookups"
 		noPython = "there is no Python collector"
 	)
 	f.unbuilt = defineUnbuilt(cmd, []unbuiltFlag{
@@ -118,7 +122,7 @@ func (f *obsFlags) bind(a *app) (err error) {
 			return fmt.Errorf("--metrics-dump: %w", err)
 		}
 	}
-	if f.endpoint != "" {
+	if f.endpoint != "" || f.serving { // a server shows /metrics at its own front-end
 		return nil
 	}
 	f.listener, err = telemetry.Listen(f.host, f.port)
@@ -137,6 +141,10 @@ func (f *obsFlags) unbind() {
 	}
 }
 
+// servingPatience is how long a server waits at its end for a collector that does
+// not answer.
+const servingPatience = 500 * time.Millisecond
+
 // start starts what the flags ask for, on the port of bind. The service is that
 // of the metrics, lmcache-replay for example.
 func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Telemetry, error) {
@@ -145,7 +153,10 @@ func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Te
 		Clock: clk, Log: a.log, Lossless: virtual, QueueSize: f.queueSize,
 		Disabled: f.disabled, Metrics: !f.noMetrics, Logging: !f.noLogging, Spans: f.tracing,
 		SampleRate: f.sampleRate, Listener: f.listener, Port: -1, Endpoint: f.endpoint, Dump: f.dump,
-		Service: service, Command: strings.TrimPrefix(service, "lmcache-"), InstanceID: uuid.NewString(), RunName: f.runName,
+		Service: service, Command: strings.TrimPrefix(service, "lmcache-"), InstanceID: cmp.Or(f.instance, uuid.NewString()), RunName: f.runName,
+	}
+	if f.serving {
+		opt.Handler, opt.Patience = true, servingPatience
 	}
 	f.listener = nil // Start's, also if it fails
 	return telemetry.Start(opt)

@@ -80,11 +80,19 @@ func (v *view) look(now time.Time) (far, clock, fares string, share float64) {
 	if total > 0 {
 		list = append(list, fmt.Sprintf("L1 %.0f %% of %.4g GiB", 100*float64(used)/float64(total), float64(total)/(1<<30)))
 	}
-	list = append(list, fmt.Sprintf("%.0f evictions/s", v.evictionRate(now, s.EvictedKeys)))
+	list = append(list, fmt.Sprintf("%.0f evictions/s", v.evictionRate(now, evicted(&s))))
 	if t.failed > 0 {
 		list = append(list, fmt.Sprintf("%d FAILED", t.failed))
 	}
 	return far, clock, strings.Join(list, "  "), share
+}
+
+// evicted returns how many objects the policies of L1 have removed.
+func evicted(s *telemetry.State) (n int64) {
+	for i := range s.L1 {
+		n += s.L1[i].EvictedObjects
+	}
+	return n
 }
 
 func (v *view) evictionRate(now time.Time, evicted int64) float64 {
@@ -164,8 +172,9 @@ func (a *app) showsPanel(mode string) bool { return mode == "auto" && isTerminal
 // something else is written to the terminal. Without a terminal log lines say how
 // far the run is, if they are wanted.
 func (a *app) show(v *view, mode string, lines bool) (end func()) {
+	state := v.state()
 	v.start = time.Now()
-	v.looked, v.evicted = v.start, v.state().EvictedKeys
+	v.looked, v.evicted = v.start, evicted(&state)
 	p := &panel{view: v, ended: make(chan struct{}), log: a.logs}
 	switch {
 	case a.showsPanel(mode):

@@ -18,8 +18,8 @@ import (
 
 func TestViewLook(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	state := telemetry.State{RequestedKeys: 8, L1HitKeys: 4, L2HitKeys: 1, EvictedKeys: 30,
-		L1: []telemetry.L1State{{UsedBytes: 3 << 30, TotalBytes: 4 << 30}, {UsedBytes: 0, TotalBytes: 8 << 30}}}
+	state := telemetry.State{RequestedKeys: 8, L1HitKeys: 4, L2HitKeys: 1,
+		L1: []telemetry.L1State{{UsedBytes: 3 << 30, TotalBytes: 4 << 30, Eviction: telemetry.Eviction{EvictedObjects: 30}}, {UsedBytes: 0, TotalBytes: 8 << 30}}}
 	for _, tt := range []struct {
 		name              string
 		tally             tally

@@ -20,14 +20,14 @@ import (
 	"github.com/lmcache/lmcache-go/replay"
 )
 
-// server is a program that a test started, and that is ended with it.
-type server struct {
+// daemon is a program that a test started, and that is ended with it.
+type daemon struct {
 	cmd *exec.Cmd
 	log chan string // lines of stderr, those that nobody waits for left out
 }
 
 // startServer starts a command that is told to end when the test does.
-func startServer(t *testing.T, cmd *exec.Cmd) *server {
+func startServer(t *testing.T, cmd *exec.Cmd) *daemon {
 	t.Helper()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -36,7 +36,7 @@ func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{cmd: cmd, log: make(chan string, 10000)}
+	s := &daemon{cmd: cmd, log: make(chan string, 10000)}
 	go func() {
 		defer close(s.log)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -56,7 +56,7 @@ func startServer(t *testing.T, cmd *exec.Cmd) *server {
 }
 
 // await returns the groups of the first line that matches.
-func (s *server) await(t *testing.T, pattern string) []string {
+func (s *daemon) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	match := regexp.MustCompile(pattern)
 	var seen []string
@@ -229,7 +229,7 @@ func (p *prometheus) checkDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &board); err != nil {
 		t.Fatal(err)
 	}
-	none := regexp.MustCompile(`_num_inflight_|_l2_evicted_|_subscriber_exceptions_|_l2_prefetch_failure_`)
+	none := regexp.MustCompile(`_num_inflight_|_l2_policy_evicted_|_subscriber_exceptions_|_l2_prefetch_failure_`)
 	fill := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*")
 	n := 0
 	for _, panel := range board.Panels {
@@ -243,4 +243,39 @@ func (p *prometheus) checkDashboard(t *testing.T) {
 	if n < 40 {
 		t.Errorf("only %d expressions in the dashboard", n)
 	}
+}
+
+// TestTwoReplaysOnOnePort: the second is told so in one line and does nothing. At
+// the port that nobody asked for it goes on without an endpoint.
+func TestTwoReplaysOnOnePort(t *testing.T) {
+	path, out := watchedTrace(t), t.TempDir()
+	first := startServer(t, child(t, replayFlags(path, out, "--virtual-time", "--quiet", "--prometheus-port", "0", "--metrics-linger", "10m")...))
+	endpoint := first.await(t, `metrics stay at http://([^/]+)/metrics`)[1]
+	_, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := t.TempDir()
+	second := child(t, replayFlags(path, none, "--virtual-time", "--prometheus-port", port)...)
+	second.Env = append(second.Env, "LMCACHE_LOG_LEVEL=ERROR")
+	text, err := second.CombinedOutput()
+	if second.ProcessState.ExitCode() != exitFailed || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), endpoint+": ") || !strings.Contains(string(text), "address already in use") {
+		t.Errorf("%v:\n%s", err, text)
+	}
+	if files, err := os.ReadDir(none); err != nil || len(files) > 0 {
+		t.Errorf("it left %v, %v", files, err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + endpoint + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	last := readExposition(t, resp.Body)
+	result, err := replay.ReadResult(filepath.Join(out, replay.ResultName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last.expect(t, wantOf(result)) // after the end
+	last.expect(t, wantInside(result))
 }

@@ -74,13 +74,27 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string)
 	if err := distinct("--trace-output", f.output, input); err != nil {
 		return nil, err
 	}
-	path := f.output
-	if path == "" {
-		path = trace.DefaultPath(time.Now().UnixNano())
-		if !f.cmd.Flags().Changed("trace-output") {
-			a.log.Info(fmt.Sprintf("trace recording enabled (level=%s); no --trace-output given, writing to %s", f.level, path))
-		}
+	return f.create(a, clk, cfg, f.path(a))
+}
+
+// path returns the file that the flags name, or a name of our own, which is
+// logged; empty if they ask for no recording.
+func (f *recordFlags) path(a *app) string {
+	switch {
+	case f.level == "":
+		return ""
+	case f.output != "":
+		return f.output
 	}
+	path := trace.DefaultPath(time.Now().UnixNano())
+	if !f.cmd.Flags().Changed("trace-output") {
+		a.log.Info(fmt.Sprintf("trace recording enabled (level=%s); no --trace-output given, writing to %s", f.level, path))
+	}
+	return path
+}
+
+// create starts a recording at path, as the flags say it.
+func (f *recordFlags) create(a *app, clk clock.Clock, cfg sm.Config, path string) (*trace.Recorder, error) {
 	overflow, err := trace.ParseOverflow(f.overflow)
 	if err != nil {
 		return nil, err
@@ -95,7 +109,7 @@ func (f *recordFlags) open(a *app, clk clock.Clock, cfg sm.Config, input string)
 	}
 	return trace.Create(path, trace.Options{
 		NewFile: newFile,
-		Level:   trace.Level(f.level), Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
+		Level:   trace.LevelStorage, Clock: clk, ConfigJSON: cfg.JSON(), ConfigDigest: cfg.Digest(),
 		Build: "lmcache " + version(), RingDir: f.ringDir, RingBytes: int(f.ringBytes), Overflow: overflow, Log: a.log,
 		SyncInterval: f.syncEvery,
 		NoOutcomes:   f.outcomes == "off" || f.format == "lmcache", // LMCache's format has no place for them

@@ -32,6 +32,7 @@ type app struct {
 	stdout   io.Writer
 	stderr   io.Writer
 	log      *slog.Logger
+	level    *slog.LevelVar // of log
 	logs     *logs
 	terminal io.Writer // stderr as it is, for what draws there
 }
@@ -67,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "lmcache: "+oneLine(err))
 		}
 	}()
-	a := &app{stdout: logs.behind(stdout), stderr: logs.behind(stderr), log: logs.logger, logs: logs, terminal: stderr}
+	a := &app{stdout: logs.behind(stdout), stderr: logs.behind(stderr), log: logs.logger, level: logs.level, logs: logs, terminal: stderr}
 	stderr = a.stderr
 	root := newRoot(a)
 	root.SetArgs(args)
@@ -126,7 +127,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(writeHelp)
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newTrace(a), newBench(a), newVersion(a))
+	root.AddCommand(newTrace(a), newBench(a), newPing(a), newDescribe(a), newKVCache(a), newVersion(a))
 	group(root, "command")
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "print the version"

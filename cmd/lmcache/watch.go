@@ -17,13 +17,14 @@ func watched(m *sm.Manager) func() telemetry.State {
 		state := telemetry.State{
 			RequestedKeys: s.RequestedKeys, L1HitKeys: s.L1HitKeys, L2HitKeys: s.L2HitKeys,
 			RefusedKeys: s.RefusedKeys, OOMKeys: s.OOMKeys,
-			EvictedKeys: s.EvictedKeys, EvictedBytes: s.EvictedBytes,
 		}
 		for _, u := range m.L1Usage() {
-			state.L1 = append(state.L1, telemetry.L1State{Tag: u.Tag, Backend: "dram", UsedBytes: u.UsedBytes, StagingBytes: u.StagingBytes, TotalBytes: u.CapacityBytes})
+			state.L1 = append(state.L1, telemetry.L1State{Tag: u.Tag, Backend: "dram", UsedBytes: u.UsedBytes, StagingBytes: u.StagingBytes, TotalBytes: u.CapacityBytes,
+				Eviction: telemetry.Eviction{Policy: u.Policy, EvictedObjects: u.EvictedKeys, EvictedBytes: u.EvictedBytes}})
 		}
 		for _, a := range m.AdapterUsage() {
-			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, L1Tag: a.L1Tag, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes})
+			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, L1Tag: a.L1Tag, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes,
+				Eviction: telemetry.Eviction{Policy: a.Policy, EvictedObjects: a.EvictedKeys, EvictedBytes: a.EvictedBytes}})
 		}
 		return state
 	}

@@ -36,11 +36,14 @@ import (
 
 // watchedTrace records a chat of a few seconds, whose replay against replayFlags
 // has hits in both tiers, misses, refusals and evictions.
-func watchedTrace(t *testing.T) string {
+func watchedTrace(t *testing.T) string { return watchedTraceAt(t, "10") }
+
+// watchedTraceAt is watchedTrace at another speed.
+func watchedTraceAt(t *testing.T, speed string) string {
 	t.Helper()
 	t.Setenv("LMCACHE_LOG_LEVEL", "CRITICAL")
 	path := filepath.Join(t.TempDir(), "run.lct")
-	program(t, "bench", "storage", "--workload", "chat:1", "--requests", "60", "--speed", "10", "--virtual-time",
+	program(t, "bench", "storage", "--workload", "chat:1", "--requests", "60", "--speed", speed, "--virtual-time",
 		"--l1-size-gb", "4", "--eviction-policy", "LRU", "--l2-adapter", mockAdapter(8),
 		"--trace-level", "storage", "--trace-output", path)
 	return path
@@ -137,17 +140,17 @@ func wantOf(r *replay.Result) map[string]float64 {
 func wantInside(r *replay.Result) map[string]float64 {
 	o, s := &r.Outcome, &r.Storage
 	return map[string]float64{
-		`lmcache_storage_policy_evicted_objects_total`:                       float64(s.EvictedKeys),
-		`lmcache_storage_policy_evicted_bytes_total`:                         float64(s.EvictedBytes),
-		`lmcache_mp_l1_write_chunks_total{l1_tag="_default"}`:                float64(o[replay.WrittenKeys] + s.L2LoadedKeys),
-		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"}`:          float64(s.WrittenBytes + s.L2LoadedBytes),
-		`lmcache_mp_l1_evicted_chunks_total{l1_tag="_default"}`:              float64(s.EvictedKeys + s.TemporaryFreedKeys),
-		`lmcache_mp_l2_prefetch_load_completed_chunks_total`:                 float64(s.L2LoadedKeys),
-		`lmcache_mp_l1_eviction_loop_triggered_total`:                        float64(s.EvictionPasses),
-		`lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"}`: float64(s.L1UsedBytes),
-		`lmcache_mp_event_bus_dropped_events_total`:                          0,
-		`lmcache_mp_event_bus_queue_depth`:                                   0,
-		`lmcache_mp_l2_store_adapters{l1_tag="_default",state="active"}`:     2,
+		`lmcache_storage_policy_evicted_objects_total{l1_tag="_default",policy="LRU"}`: float64(s.EvictedKeys),
+		`lmcache_storage_policy_evicted_bytes_total{l1_tag="_default",policy="LRU"}`:   float64(s.EvictedBytes),
+		`lmcache_mp_l1_write_chunks_total{l1_tag="_default"}`:                          float64(o[replay.WrittenKeys] + s.L2LoadedKeys),
+		`lmcache_storage_l1_written_bytes_total{l1_tag="_default"}`:                    float64(s.WrittenBytes + s.L2LoadedBytes),
+		`lmcache_mp_l1_evicted_chunks_total{l1_tag="_default"}`:                        float64(s.EvictedKeys + s.TemporaryFreedKeys),
+		`lmcache_mp_l2_prefetch_load_completed_chunks_total`:                           float64(s.L2LoadedKeys),
+		`lmcache_mp_l1_eviction_loop_triggered_total`:                                  float64(s.EvictionPasses),
+		`lmcache_mp_l1_memory_usage_bytes{backend="dram",l1_tag="_default"}`:           float64(s.L1UsedBytes),
+		`lmcache_mp_event_bus_dropped_events_total`:                                    0,
+		`lmcache_mp_event_bus_queue_depth`:                                             0,
+		`lmcache_mp_l2_store_adapters{l1_tag="_default",state="active"}`:               2,
 	}
 }
 
@@ -397,4 +400,43 @@ func TestCollectorOfAKilledReplay(t *testing.T) {
 		t.Errorf("the collector has %v records, want %d", got, done)
 	}
 	c.checkSpans(t, done, map[string]string{"l2.lookup": "sm.submit_prefetch_task", "l2.store": "sm.finish_write"})
+}
+
+// TestFullBusOfAReplay: with a queue of one event, and with none, the replay and
+// what does not go through the queue are as ever, and what was dropped is counted.
+func TestFullBusOfAReplay(t *testing.T) {
+	path := watchedTraceAt(t, "100")
+	for _, size := range []string{"1", "0"} {
+		out := t.TempDir()
+		dump := filepath.Join(out, "metrics.txt")
+		cmd := child(t, replayFlags(path, out, "--quiet", "--prometheus-port", "0", "--metrics-dump", dump, "--event-bus-queue-size", size)...)
+		log, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log)
+		}
+		result, err := replay.ReadResult(filepath.Join(out, replay.ResultName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.Open(dump)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := readExposition(t, text)
+		text.Close()
+		want := map[string]float64{}
+		for series, n := range wantOf(result) {
+			if strings.HasPrefix(series, "lmcache_replay_records") || strings.HasPrefix(series, "lmcache_storage_") {
+				want[series] = n
+			}
+		}
+		got.expect(t, want)
+		dropped := got["lmcache_mp_event_bus_dropped_events_total"]
+		if dropped == 0 || !bytes.Contains(log, []byte("EventBus queue full (max_queue_size="+size+")")) {
+			t.Errorf("%v events were dropped of a queue of %s:\n%s", dropped, size, log)
+		}
+		if n := got["lmcache_mp_l1_eviction_loop_ticks_total"]; size == "0" && n != 0 {
+			t.Errorf("a queue without room handed out %v ticks", n)
+		}
+	}
 }

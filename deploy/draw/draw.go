@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/draw"
 	"image/png"
 	"io"
 	"math"
@@ -66,7 +65,7 @@ func drawBoard(w io.Writer, b *board, at window) error {
 // is all that edges are made of: a third of the bytes.
 func paletted(m image.Image) image.Image {
 	const blends = 16
-	var colors color.Palette
+	colors := color.Palette{color.White}
 	for _, c := range append([]color.Color{ink, faint}, palette...) {
 		r, g, b, _ := c.RGBA()
 		for i := range blends {
@@ -74,8 +73,19 @@ func paletted(m image.Image) image.Image {
 			colors = append(colors, color.RGBA{mix(r), mix(g), mix(b), 255})
 		}
 	}
-	out := image.NewPaletted(m.Bounds(), append(colors, color.White))
-	draw.Draw(out, out.Bounds(), m, m.Bounds().Min, draw.Src)
+	out := image.NewPaletted(m.Bounds(), colors)
+	nearest := map[color.Color]uint8{} // few colours, many dots
+	for y := m.Bounds().Min.Y; y < m.Bounds().Max.Y; y++ {
+		for x := m.Bounds().Min.X; x < m.Bounds().Max.X; x++ {
+			c := m.At(x, y)
+			i, ok := nearest[c]
+			if !ok {
+				i = uint8(colors.Index(c))
+				nearest[c] = i
+			}
+			out.SetColorIndex(x, y, i)
+		}
+	}
 	return out
 }
 

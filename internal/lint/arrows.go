@@ -45,15 +45,17 @@ var arrows = []row{
 
 	// Its callers. They name l1 only for the outcomes that calls of sm return.
 	{"server", []string{"server/mq", "server/httpapi", "server/engine", "server/wire", "server/zmtp", "server/tokenhash", "sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "mmapio"}},
-	{"server/wire", nil},      // what is in the frames; clients use it too
-	{"server/zmtp", nil},      // how frames travel; clients use it too
-	{"server/tokenhash", nil}, // from tokens to the hashes of chunks
+	{"server/wire", nil},        // what is in the frames; clients use it too
+	{"server/wire/golden", nil}, // recorded exchanges, for tests
+	{"server/zmtp", nil},        // how frames travel; clients use it too
+	{"server/tokenhash", nil},   // from tokens to the hashes of chunks
 	{"server/client", []string{"server/wire", "server/zmtp", "server/tokenhash", "mmapio"}},
 	{"server/engine", []string{"server/wire", "server/tokenhash", "sm", "l1", "event", "mmapio"}},
 	{"server/mq", []string{"server/wire", "server/zmtp", "event"}},
 	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "trace", "event", "telemetry", "internal/pyfmt"}},
 	{"replay", []string{"sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "internal/pyfmt"}},
 	{"bench/workload", []string{"sm", "l1", "trace", "event"}},
+	{"bench/serving", []string{"bench/workload", "server/client", "server/wire", "mmapio"}},
 
 	// The command line, and the suites that measure all of it.
 	{"bench", []string{public}},

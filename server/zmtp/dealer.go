@@ -63,7 +63,8 @@ func (d *Dealer) Send(frames ...[]byte) error {
 	return nil
 }
 
-// Post is Send that writes later: with the next Send, or before Recv waits.
+// Post is Send that writes later: with the next Send, before Recv waits, or when
+// enough has come together.
 func (d *Dealer) Post(frames ...[]byte) error { return d.out.put(frames, true) }
 
 // Recv returns the frames of the next message, valid until the next call. While

@@ -11,6 +11,9 @@ import (
 // reads slowly but reads is not given up.
 const writeChunk = 256 << 10
 
+// flushAt is how much is gathered for one write at most.
+const flushAt = 64 << 10
+
 // outbox is what waits to be written to a connection. Whoever sends writes,
 // without waiting, what the socket takes at once; a rest is left to a goroutine,
 // which lives until nothing waits.
@@ -63,6 +66,9 @@ func (o *outbox) put(frames [][]byte, wait bool) error {
 	before := len(o.buf)
 	o.buf = appendMessage(o.buf, frames)
 	o.waiting += len(o.buf) - before
+	if len(o.buf) >= flushAt { // more would gain nothing but memory
+		o.writeLocked()
+	}
 	return nil
 }
 

@@ -8,7 +8,7 @@ s = context.socket(zmq.ROUTER)
 s.linger = 0
 s.router_mandatory = True
 s.heartbeat_ivl = 20
-s.heartbeat_timeout = 200
+s.heartbeat_timeout = 1000
 s.bind("tcp://127.0.0.1:*")
 print(s.last_endpoint.decode(), flush=True)
 poller = zmq.Poller()
