@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -129,4 +130,66 @@ func TestPanelAndLog(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Without a terminal a benchmark says every ten seconds how far it is.
+func TestProgressLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s screen
+		l := newLogs(io.Discard, &s)
+		a := &app{log: l.logger, logs: l, terminal: &s}
+		done := int64(0)
+		end := a.show(&view{
+			name: "bench storage", unit: "requests",
+			tally: func() tally { done += 10; return tally{done: done, total: 100, running: 2} },
+			state: func() telemetry.State { return telemetry.State{} },
+		}, "auto", true)
+		time.Sleep(25 * time.Second)
+		end()
+		end()
+		time.Sleep(time.Minute)
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		lines := s.shown()
+		for i, want := range []string{
+			"INFO: bench storage  10/100 requests   10 %  0:10 elapsed, 1:30 left  lag 0s  2 running  hits -  0 evictions/s (",
+			"INFO: bench storage  20/100 requests   20 %  0:20 elapsed, 1:20 left  lag 0s  2 running  hits -  0 evictions/s (",
+		} {
+			if len(lines) != 2 || !strings.Contains(lines[i], want) {
+				t.Fatalf("got %q; want %q", lines, want)
+			}
+		}
+	})
+}
+
+// slowScreen takes half a second for a write.
+type slowScreen struct{ screen }
+
+func (s *slowScreen) Write(b []byte) (int, error) {
+	time.Sleep(500 * time.Millisecond)
+	return s.screen.Write(b)
+}
+
+// The last line says how long calls waited for the reader of the log, since that
+// is part of their lag.
+func TestLogSaysThatItWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s slowScreen
+		l := newLogs(io.Discard, &s)
+		for range 60_000 {
+			l.logger.Info(strings.Repeat("x", 100))
+		}
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		lines := s.shown()
+		m := regexp.MustCompile(`WARNING: calls waited (\S+) in all for the reader of these lines`).FindStringSubmatch(lines[len(lines)-1])
+		if len(lines) != 60_001 || m == nil {
+			t.Fatalf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+		}
+		if d, err := time.ParseDuration(m[1]); err != nil || d < 10*time.Second {
+			t.Errorf("waited %s; want more than 10s", m[1])
+		}
+	})
 }
