@@ -62,6 +62,7 @@ type Manager struct {
 	gate               gate // guards all below but touched; the lock of a resident object also under read
 	read               stripes
 	touched            touches
+	holds              uint64 // how often somebody held the gate alone
 	arena              *arena
 	index              kv.Index          // every key that has an object or that the policy tracks
 	slots              kv.Slab[slot]     // by slot of index
@@ -314,6 +315,7 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 		return dst, fmt.Errorf("unknown write mode %v", mode)
 	}
 	var mem hashes
+	var list slotList
 	h := mem.of(keys)
 	first, allocated := len(dst), false
 	defer func() {
@@ -321,9 +323,13 @@ func (m *Manager) Reserve(dst []WriteResult, keys []kv.ObjectKey, layout kv.Layo
 			m.publishReserved(keys, dst[first:], tag)
 		}
 	}()
+	slots, at := m.lookUp(list[:0], keys, h)
 	m.enter()
 	defer m.gate.unlock()
-	m.found = m.index.AppendSlots(m.found[:0], keys, h)
+	m.found = append(m.found[:0], slots...)
+	if at != m.holds-1 { // somebody was there in between
+		m.found = m.index.AppendSlots(m.found[:0], keys, h)
+	}
 	now := m.clock.Now()
 	m.pending, m.told = m.pending[:0], m.told[:0]
 	for i := range keys {
@@ -787,16 +793,14 @@ func (m *Manager) Touch(keys []kv.ObjectKey) (n int) {
 	h := mem.of(keys)
 	m.gate.rlock()
 	slots := m.index.AppendSlots(list[:0], keys, h)
-	full := m.touched.add(slots)
+	if total := m.touched.add(slots); total >= maxTouches {
+		m.touched.drainShared(m.policy, total >= 2*maxTouches)
+	}
 	m.gate.runlock()
 	for _, s := range slots {
 		if s != 0 {
 			n++
 		}
-	}
-	if full {
-		m.enter()
-		m.gate.unlock()
 	}
 	if len(keys) > 0 && m.bus.Wants(event.L1KeysAccessed) {
 		m.publish(event.Event{Type: event.L1KeysAccessed}, keys, nil)
@@ -807,7 +811,17 @@ func (m *Manager) Touch(keys []kv.ObjectKey) (n int) {
 // enter takes the gate alone, and tells the policy of the touches until now.
 func (m *Manager) enter() {
 	m.gate.lock()
+	m.holds++
 	m.touched.drain(m.policy)
+}
+
+// lookUp appends the slots of keys to dst beside other callers, for one who is
+// about to take the gate alone: they hold if holds is then one more than at. If it
+// is not, at least the cache misses of finding them are behind him.
+func (m *Manager) lookUp(dst []uint32, keys []kv.ObjectKey, h []kv.KeyHash) (slots []uint32, at uint64) {
+	m.gate.rlock()
+	defer m.gate.runlock()
+	return m.index.AppendSlots(dst, keys, h), m.holds
 }
 
 // Delete removes the keys that no live lock holds and appends an outcome for
@@ -922,30 +936,35 @@ func (m *Manager) Evict(ratio float64) Evicted { return m.evict(everything, rati
 
 // evict is Evict among the keys of w.
 func (m *Manager) evict(w whose, ratio float64) Evicted {
+	n := m.startEviction(w, ratio)
+	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
+	refused := map[uint32]bool{}
+	for n > 0 {
+		got, more := m.evictSome(w, min(n, evictBatch), &out, refused)
+		n -= got
+		if !more || n <= 0 {
+			break
+		}
+		m.gate.yield()
+	}
+	m.publishGone(departed{out.Keys, out.sizes})
+	return out
+}
+
+// startEviction returns how many keys a pass is to evict.
+func (m *Manager) startEviction(w whose, ratio float64) int {
 	m.enter()
+	defer m.gate.unlock()
 	now := m.clock.Now()
 	for _, s := range slices.Clone(m.orphans) {
 		if m.abandoned(m.slots.At(s), now) {
 			m.tell(m.policy.Reserved, []uint32{s})
 		}
 	}
-	n := evict.Target(w.len(m.policy), ratio)
 	if s, ok := m.policy.(evict.Scanner); ok {
 		s.Rewind()
 	}
-	m.gate.unlock()
-	out := Evicted{Keys: make([]kv.ObjectKey, 0, n)}
-	refused := map[uint32]bool{}
-	for n > 0 {
-		got, more := m.evictSome(w, min(n, evictBatch), &out, refused)
-		if !more {
-			break
-		}
-		n -= got
-		m.gate.yield()
-	}
-	m.publishGone(departed{out.Keys, out.sizes})
-	return out
+	return evict.Target(w.len(m.policy), ratio)
 }
 
 // maxScan bounds how many keys that may not go a hold of the gate looks at, if
@@ -956,6 +975,8 @@ const maxScan = 8 * evictBatch
 // whether there may be more that may go. A key that is also being written is
 // given, counts, and stays; refused keeps it from being given again.
 func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]bool) (got int, more bool) {
+	var list slotList
+	likely := m.likelyVictims(w, list[:0], n)
 	m.enter()
 	defer m.gate.unlock()
 	now := m.clock.Now()
@@ -970,7 +991,9 @@ func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]boo
 		more = len(victims) == n
 	}
 	m.also = victims
-	m.index.Prime(victims)
+	if !slices.Equal(victims, likely) {
+		m.index.Prime(victims)
+	}
 	var bytes int64
 	m.codes, bytes = m.deleteSlots(m.codes[:0], victims, false, func(s uint32, bytes int64) {
 		out.Keys = append(out.Keys, m.index.Key(s))
@@ -983,6 +1006,35 @@ func (m *Manager) evictSome(w whose, n int, out *Evicted, refused map[uint32]boo
 		}
 	}
 	return len(victims), more
+}
+
+// likelyVictims appends the slots that a search comes to next to dst, and reads
+// what evicting them will read: most of an eviction is cache misses, which so
+// happen beside other callers.
+func (m *Manager) likelyVictims(w whose, dst []uint32, n int) []uint32 {
+	p, ok := m.policy.(evict.Scanner)
+	if !ok || !w.all {
+		return nil
+	}
+	m.gate.rlock()
+	defer m.gate.runlock()
+	m.touched.telling.Lock()
+	dst = p.Peek(dst, n)
+	m.touched.telling.Unlock()
+	m.prime(dst)
+	m.index.Prime(dst)
+	return dst
+}
+
+// prime reads the objects of slots. What it returns means nothing, and keeps the
+// reads from being optimized away.
+//
+//go:noinline
+func (m *Manager) prime(slots []uint32) (read state) {
+	for _, s := range slots {
+		read += m.slots.At(s).resident.state
+	}
+	return read
 }
 
 // evictable reports whether something of the slot may go: the resident object

@@ -135,7 +135,7 @@ func (ts tiers) reserve(keys []kv.ObjectKey, layout kv.Layout, mode kv.WriteMode
 // trace has that call.)
 func (ts tiers) finish(keys []kv.ObjectKey) (codes []l1.Code, bytes int64) {
 	if len(ts) == 1 {
-		codes, admitted, bytes := ts[0].l1.Finish(make([]l1.Code, 0, len(keys)), nil, keys, l1.Writer, 0)
+		codes, admitted, bytes := ts[0].l1.Finish(make([]l1.Code, 0, len(keys)), make([]kv.ObjectKey, 0, len(keys)), keys, l1.Writer, 0)
 		ts[0].store.queue(admitted)
 		return codes, bytes
 	}
