@@ -25,20 +25,20 @@ func (m *Manager) countSome(c *Counts, first uint32) (more bool) {
 	now, last := m.clock.Now(), m.index.Last()
 	for s := first; s <= last && s < first+countBatch; s++ {
 		at := m.slots.At(s)
-		for n := at.staged; n != 0; n = m.staged.At(n).next {
+		for n := at.next; n != 0; n = m.staged.At(n).next {
 			if m.staged.At(n).live(now) {
 				c.WriteLocked++
 			}
 		}
-		if at.resident.state == absent {
+		if at.state == absent {
 			continue
 		}
-		if at.resident.state == temporary {
+		if at.state == temporary {
 			c.Temporary++
 		}
 		mu := m.read.of(s)
 		mu.Lock()
-		if at.resident.live(now) {
+		if at.live(now) {
 			c.ReadLocked++
 		}
 		mu.Unlock()

@@ -89,12 +89,10 @@ type Manager struct {
 	gone    [2][]uint32 // of deleteSlots
 }
 
-// slot is what a key has in the tier. It holds no pointer.
-type slot struct {
-	resident object // valid if resident.state != absent
-	staged   uint32 // head of the list of this key's reservations, 0 if none
-	orphan   bool   // listed in Manager.orphans
-}
+// slot is what a key has in the tier: 32 bytes without a pointer, of which there
+// is one for every key, half a cache line. Its object is the resident one, if its
+// state is not absent; next is the head of the list of the key's reservations.
+type slot struct{ object }
 
 type state uint8
 
@@ -111,15 +109,22 @@ type object struct {
 	expiry int64 // ns on the clock; of the lock
 	layout kv.Layout
 	locks  uint32
-	state  state
 	pins   uint16 // tasks of stores that read the memory; see Pin
+	state  state
+	orphan bool   // of a slot: listed in Manager.orphans
+	next   uint32 // number of a reservation of the same key, 0 if none follows
+}
+
+// set makes o what from is, but leaves what is the slot's or the list's.
+func (o *object) set(from object) {
+	from.orphan, from.next = o.orphan, o.next
+	*o = from
 }
 
 // reserved is a staged object.
 type reserved struct {
 	object
-	tag  Tag
-	next uint32 // of the same key
+	tag Tag
 }
 
 // pendingWrite is a key that a call is about to allocate.
@@ -203,7 +208,7 @@ func (m *Manager) find(k *kv.ObjectKey) (uint32, *slot) {
 
 // stagedBy returns the number of the key's reservation under tag, 0 if none.
 func (m *Manager) stagedBy(at *slot, tag Tag) uint32 {
-	n := at.staged
+	n := at.next
 	for n != 0 && m.staged.At(n).tag != tag {
 		n = m.staged.At(n).next
 	}
@@ -219,8 +224,8 @@ func (m *Manager) stage(s uint32, tag Tag) (number uint32) {
 		number = m.lastStaged
 	}
 	at := m.slots.At(s)
-	*m.staged.At(number) = reserved{tag: tag, next: at.staged}
-	at.staged = number
+	*m.staged.At(number) = reserved{object{next: at.next}, tag}
+	at.next = number
 	m.index.Retain(s)
 	m.inFlight++
 	return number
@@ -229,18 +234,18 @@ func (m *Manager) stage(s uint32, tag Tag) (number uint32) {
 // unstage unlinks a reservation and drops its reference, which may free the slot.
 func (m *Manager) unstage(s, number uint32) object {
 	at := m.slots.At(s)
-	p := &at.staged
+	p := &at.next
 	for *p != number {
 		p = &m.staged.At(*p).next
 	}
 	r := m.staged.At(number)
 	*p = r.next
 	o := r.object
-	*r = reserved{next: m.freeStaged}
+	*r = reserved{object: object{next: m.freeStaged}}
 	m.freeStaged = number
 	m.inFlight--
 	m.staging -= m.physical(o.layout)
-	if at.staged == 0 {
+	if at.next == 0 {
 		m.own(s)
 	}
 	m.index.Release(s)
@@ -250,7 +255,7 @@ func (m *Manager) unstage(s, number uint32) object {
 // admit makes o the resident object of s.
 func (m *Manager) admit(s uint32, o object) {
 	o.locks, o.expiry, o.pins = 0, 0, 0
-	m.slots.At(s).resident = o
+	m.slots.At(s).set(o)
 	m.index.Retain(s)
 	m.resident++
 }
@@ -258,8 +263,8 @@ func (m *Manager) admit(s uint32, o object) {
 // drop forgets the resident object of s without freeing its memory.
 func (m *Manager) drop(s uint32) object {
 	at := m.slots.At(s)
-	o := at.resident
-	at.resident = object{}
+	o := at.object
+	at.set(object{})
 	m.resident--
 	m.index.Release(s)
 	return o
@@ -390,13 +395,13 @@ func (m *Manager) reserveOne(s uint32, mode kv.WriteMode, tag Tag, now int64) (c
 		if number != 0 && m.staged.At(number).live(now) {
 			return KeyNotWritable, 0
 		}
-		if r := &at.resident; r.state != absent {
+		if r := &at.object; r.state != absent {
 			if mode == kv.ModeNew || number != 0 || r.state == temporary || r.held(now) {
 				return KeyNotWritable, 0
 			}
 			number = m.stage(s, tag)
 			o := m.drop(s)
-			m.staged.At(number).object = o
+			m.staged.At(number).set(o)
 			m.staging += m.physical(o.layout)
 		}
 		if number != 0 { // an expired reservation, or a resident object's buffer: handed out again
@@ -453,7 +458,7 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 	for _, p := range m.pending {
 		o := &m.staged.At(p.number).object
 		if p.slot != 0 {
-			*o = object{offset: offsets[0], layout: layout, state: st}
+			o.set(object{offset: offsets[0], layout: layout, state: st})
 			m.lockWrite(o, m.staged.At(p.number).tag, now)
 			offsets = offsets[1:]
 			m.staging += m.physical(layout)
@@ -504,7 +509,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		o := m.unstage(s, number)
 		bytes += o.layout.Bytes()
 		isNew := true
-		if r := &at.resident; r.state == absent {
+		if r := &at.object; r.state == absent {
 			m.admit(s, o)
 			m.told = append(m.told, s)
 		} else {
@@ -520,10 +525,10 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		}
 		if told != nil && (isNew || tag != Writer) {
 			told.keys = append(told.keys, keys[i])
-			told.sizes = append(told.sizes, at.resident.layout.Bytes())
+			told.sizes = append(told.sizes, at.layout.Bytes())
 		}
 		if readLocks > 0 {
-			at.resident.lock(now, m.readTTL, uint32(readLocks))
+			at.lock(now, m.readTTL, uint32(readLocks))
 		}
 		m.index.Release(s)
 		codes = append(codes, Success)
@@ -551,7 +556,7 @@ func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
 		o := m.unstage(s, number)
 		m.release(s, &o)
 		m.index.Release(s)
-		if at.resident.state == absent && at.staged == 0 {
+		if at.state == absent && at.next == 0 {
 			m.told = append(m.told, s)
 		}
 	}
@@ -578,7 +583,7 @@ func (m *Manager) LockResident(keys []kv.ObjectKey, n int) kv.Bitmap {
 		if found.Test(i) {
 			mu := m.read.of(s)
 			mu.Lock()
-			m.slots.At(s).resident.lock(now, m.readTTL, uint32(n))
+			m.slots.At(s).lock(now, m.readTTL, uint32(n))
 			mu.Unlock()
 		}
 	}
@@ -615,7 +620,7 @@ func (m *Manager) Read(codes []Code, objects []Object, keys []kv.ObjectKey) ([]C
 // residentOf returns the resident object of slot s, nil if there is none.
 func (m *Manager) residentOf(s uint32) *object {
 	if s != 0 {
-		if r := &m.slots.At(s).resident; r.state != absent {
+		if r := &m.slots.At(s).object; r.state != absent {
 			return r
 		}
 	}
@@ -779,7 +784,7 @@ func (m *Manager) unlockPermanent(codes []Code, keys []kv.ObjectKey, h []kv.KeyH
 func (m *Manager) forgetRetained() {
 	m.forget(m.told)
 	for _, s := range m.told {
-		if m.slots.At(s).staged != 0 {
+		if m.slots.At(s).next != 0 {
 			m.disown(s)
 		}
 		m.index.Release(s)
@@ -849,19 +854,19 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 		if s != 0 {
 			at = m.slots.At(s)
 		}
-		if at == nil || at.resident.state == absent && at.staged == 0 {
+		if at == nil || at.state == absent && at.next == 0 {
 			codes = append(codes, KeyNotExist)
 			continue
 		}
 		m.index.Retain(s)
-		hadStaged, size := at.staged != 0, int64(0)
+		hadStaged, size := at.next != 0, int64(0)
 		if hadStaged {
-			size = m.staged.At(at.staged).layout.Bytes()
+			size = m.staged.At(at.next).layout.Bytes()
 		}
 		bytes := m.freeStagedObjects(s, at, now, force)
 		freed += bytes
-		switch r := &at.resident; {
-		case at.staged != 0, r.state != absent && r.held(now) && !force:
+		switch r := &at.object; {
+		case at.next != 0, r.state != absent && r.held(now) && !force:
 			codes = append(codes, KeyIsLocked)
 			m.index.Release(s)
 			continue
@@ -897,7 +902,7 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 // freeStagedObjects frees the reservations of s whose lock has expired, with
 // force all of them, and returns their bytes.
 func (m *Manager) freeStagedObjects(s uint32, at *slot, now int64, force bool) (bytes int64) {
-	for number := at.staged; number != 0; {
+	for number := at.next; number != 0; {
 		r := m.staged.At(number)
 		next := r.next
 		if force || !r.live(now) {
@@ -1032,7 +1037,7 @@ func (m *Manager) likelyVictims(w whose, dst []uint32, n int) []uint32 {
 //go:noinline
 func (m *Manager) prime(slots []uint32) (read state) {
 	for _, s := range slots {
-		read += m.slots.At(s).resident.state
+		read += m.slots.At(s).state
 	}
 	return read
 }
@@ -1041,25 +1046,25 @@ func (m *Manager) prime(slots []uint32) (read state) {
 // without a live read lock, or a reservation whose lock has expired.
 func (m *Manager) evictable(s uint32, now int64) bool {
 	at := m.slots.At(s)
-	return at.resident.state != absent && !at.resident.held(now) || m.abandoned(at, now)
+	return at.state != absent && !at.held(now) || m.abandoned(at, now)
 }
 
 // deletable reports whether a key that may go can go as a whole. Most policies
 // are told to give one that cannot, as LMCache's do: it counts, and stays. One
 // that orders keys by each other is not: it would take for gone what stays.
 func (m *Manager) deletable(s uint32, now int64) bool {
-	for n := m.slots.At(s).staged; n != 0; n = m.staged.At(n).next {
+	for n := m.slots.At(s).next; n != 0; n = m.staged.At(n).next {
 		if m.staged.At(n).live(now) {
 			return false
 		}
 	}
-	r := &m.slots.At(s).resident
+	r := &m.slots.At(s).object
 	return r.state == absent || !r.held(now)
 }
 
 // abandoned reports whether a key has a reservation that has expired.
 func (m *Manager) abandoned(at *slot, now int64) bool {
-	for n := at.staged; n != 0; n = m.staged.At(n).next {
+	for n := at.next; n != 0; n = m.staged.At(n).next {
 		if !m.staged.At(n).live(now) {
 			return true
 		}
@@ -1097,7 +1102,7 @@ func (m *Manager) clearSome(first, last uint32, force bool) (next uint32, n int)
 	m.also = m.also[:0]
 	next = first
 	for ; next <= last && next < first+8*evictBatch && len(m.also) < evictBatch; next++ {
-		if at := m.slots.At(next); at.resident.state != absent || at.staged != 0 {
+		if at := m.slots.At(next); at.state != absent || at.next != 0 {
 			m.also = append(m.also, next)
 		}
 	}
@@ -1142,11 +1147,11 @@ func (m *Manager) Check() error {
 	}
 	for s := uint32(1); s <= m.index.Last(); s++ {
 		at := m.slots.At(s)
-		if at.resident.state != absent {
+		if at.state != absent {
 			resident++
-			add(&at.resident)
+			add(&at.object)
 		}
-		for n := at.staged; n != 0; n = m.staged.At(n).next {
+		for n := at.next; n != 0; n = m.staged.At(n).next {
 			staged++
 			staging += m.physical(m.staged.At(n).layout)
 			add(&m.staged.At(n).object)

@@ -8,7 +8,7 @@ func (m *Manager) Resident(keys []kv.ObjectKey) kv.Bitmap {
 	defer m.gate.runlock()
 	found := kv.NewBitmap(len(keys))
 	for i := range keys {
-		if _, at := m.find(&keys[i]); at != nil && at.resident.state != absent {
+		if _, at := m.find(&keys[i]); at != nil && at.state != absent {
 			found.Set(i)
 		}
 	}

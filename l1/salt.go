@@ -30,10 +30,10 @@ func (t *saltTable) check(m *Manager) error {
 	var again saltTable
 	for s := uint32(1); s <= m.index.Last(); s++ {
 		at := m.slots.At(s)
-		if at.resident.state != absent {
-			again.add(m.index.Scope(s), m.physical(at.resident.layout))
+		if at.state != absent {
+			again.add(m.index.Scope(s), m.physical(at.layout))
 		}
-		for n := at.staged; n != 0; n = m.staged.At(n).next {
+		for n := at.next; n != 0; n = m.staged.At(n).next {
 			again.add(m.index.Scope(s), m.physical(m.staged.At(n).layout))
 		}
 	}

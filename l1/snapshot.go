@@ -36,8 +36,8 @@ func (m *Manager) Snapshot() Snapshot {
 	var s Snapshot
 	for i := uint32(1); i <= m.index.Last(); i++ {
 		at := m.slots.At(i)
-		if r := &at.resident; r.state != absent || at.staged != 0 {
-			k := KeyState{Key: m.index.Key(i), Resident: r.state != absent, Temporary: r.state == temporary, Staged: at.staged != 0}
+		if r := &at.object; r.state != absent || at.next != 0 {
+			k := KeyState{Key: m.index.Key(i), Resident: r.state != absent, Temporary: r.state == temporary, Staged: at.next != 0}
 			if k.Resident && r.live(now) {
 				k.ReadLocked, k.ReadLocks = true, int(r.locks)
 			}
