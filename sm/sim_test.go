@@ -674,7 +674,7 @@ func TestSimOnThreads(t *testing.T) {
 		wg.Wait()
 		start := time.Now()
 		for idle := 0; idle < 100 && time.Since(start) < 20*time.Second; runtime.Gosched() { // stores still run, and what their ends wake
-			if idle++; !w.settled() || locked(w.m) {
+			if idle++; !w.settled() || locked(w.m) || slices.ContainsFunc(w.stores, func(s *simStore) bool { return s.leftLocks() > 0 }) {
 				idle = 0
 			}
 		}
