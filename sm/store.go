@@ -90,6 +90,12 @@ func (c *storeController) step(int64) (next int64) {
 	c.mu.Lock()
 	c.stepping = false
 	c.mu.Unlock()
+	c.collect()
+	return clock.Never
+}
+
+// collect takes the results of tasks.
+func (c *storeController) collect() {
 	for _, a := range c.m.stores.of(c.tier) {
 		for _, res := range a.PopStores() {
 			id := storeID{a, res.ID}
@@ -101,7 +107,6 @@ func (c *storeController) step(int64) (next int64) {
 			}
 		}
 	}
-	return clock.Never
 }
 
 // queued reports whether keys wait to be submitted.
@@ -252,9 +257,10 @@ func (l *failureLog) warn(m *Manager, name string, keys int, err error) {
 	*l = failureLog{until: now + int64(failureInterval)}
 }
 
-// abandon releases what tasks have pinned whose result was not taken. The steps
-// and the adapters have ended: nothing reads that memory any more.
+// abandon releases what tasks have pinned that their adapters did not end. The
+// steps and the adapters have ended: nothing reads that memory any more.
 func (c *storeController) abandon() {
+	c.collect()
 	for id, t := range c.inFlight {
 		c.m.log.Warn(fmt.Sprintf("Cleaning up in-flight store task %d (adapter %d, %d keys).", id.id, id.adapter.id, len(t.held)))
 		delete(c.inFlight, id)
