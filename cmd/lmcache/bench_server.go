@@ -156,7 +156,7 @@ func (a *app) benchServer(ctx context.Context, o benchServerOptions) error {
 // showServing shows on a terminal how far a run of several engines is; one
 // prints lines of its own.
 func (a *app) showServing(o *benchServerOptions) (stop func()) {
-	if !wantsColor(a.stderr) || o.Clients == 1 && o.Lines != nil {
+	if !isTerminal(a.terminal) || o.Clients == 1 && o.Lines != nil {
 		return func() {}
 	}
 	o.Progress = new(serving.Progress)
@@ -169,11 +169,11 @@ func (a *app) showServing(o *benchServerOptions) (stop func()) {
 		for {
 			select {
 			case <-done:
-				fmt.Fprint(a.stderr, "\r\x1b[K")
+				fmt.Fprint(a.terminal, "\r\x1b[K")
 				return
 			case <-tick.C:
 				requests, failed, stored, retrieved := o.Progress.Load()
-				fmt.Fprintf(a.stderr, "\r\x1b[K%d requests, %d/s, %.2f GiB stored, %.2f GiB retrieved, %d failed", requests, requests-before, gib(stored), gib(retrieved), failed)
+				fmt.Fprintf(a.terminal, "\r\x1b[K%d requests, %d/s, %.2f GiB stored, %.2f GiB retrieved, %d failed", requests, requests-before, gib(stored), gib(retrieved), failed)
 				before = requests
 			}
 		}
