@@ -82,7 +82,7 @@ func poolReason(cfg Config, err error) error {
 func newEngine(cfg Config, m *sm.Manager, opt sm.Options) (service, error) {
 	c := engine.Config{
 		Storage: m, Clock: opt.Clock, ChunkSize: cfg.ChunkSize, Algorithm: cfg.HashAlgorithm,
-		SessionTTL: cfg.SessionTTL, ReapAfter: cfg.ReapTimeout, Grace: cfg.RegistrationGrace, Log: opt.Log,
+		SessionTTL: cfg.SessionTTL, ReapAfter: cfg.ReapTimeout, Grace: cfg.RegistrationGrace, Bus: opt.Bus, Log: opt.Log,
 	}
 	if cfg.ReapTimeout == 0 {
 		c.ReapAfter = -1

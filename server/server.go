@@ -142,6 +142,9 @@ func (s *Server) build() (err error) {
 	s.recordings.install = s.manager.SetTracer
 	if s.live != nil {
 		s.live.Watch(s.watch(s.opt.Watch(s.manager)))
+		s.live.WatchServer(func() telemetry.ServerState {
+			return telemetry.ServerState{PrefetchJobs: int64(s.service.Report().Jobs)}
+		})
 	}
 	return nil
 }

@@ -216,6 +216,7 @@ start; POST /trace/start records from any time on.`,
 			}
 		}
 		obs.apply(&cfg.Storage)
+		record.note(a)
 		return a.serve(cmd.Context(), cfg, &obs, &record)
 	}
 	return cmd

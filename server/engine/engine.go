@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
@@ -55,6 +56,7 @@ type Config struct {
 	// 3600 s.
 	ReapAfter, Grace time.Duration
 
+	Bus *event.Bus   // hears of requests and lookups; nil for nobody
 	Log *slog.Logger // discarded if nil
 }
 

@@ -30,6 +30,7 @@ func (e *Engine) Lookup(k *wire.Key) error {
 		l.handle, l.known = h, false
 	}
 	s := e.session(k.RequestID)
+	l.served = e.publishLookup(k, n, known)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lookup, s.locked = l, kv.NewBitmap(0)
@@ -52,7 +53,7 @@ func (e *Engine) PrefetchStatus(requestID string) (hits int, ok bool) {
 	if s.lookup == nil {
 		return 0, true
 	}
-	if !s.settle(e.storage.QueryPrefetchStatus) {
+	if !s.settle(e) {
 		return 0, false
 	}
 	hits = s.lookup.hits
@@ -89,7 +90,7 @@ func (e *Engine) WaitPrefetchStatus(ctx context.Context, requestID string, timeo
 	if s.lookup != l { // there is a later one; this one's locks lapse
 		return 0, true
 	}
-	s.found(res)
+	s.found(e, res)
 	hits = l.hits
 	s.lookup = nil
 	return hits, true
@@ -105,24 +106,25 @@ func (e *Engine) sessionOf(requestID string) *session {
 
 // settle asks for the result of the lookup, unless it is there. The caller
 // holds the lock.
-func (s *session) settle(query func(sm.PrefetchHandle) (*sm.PrefetchResult, bool)) bool {
+func (s *session) settle(e *Engine) bool {
 	if s.lookup.known {
 		return true
 	}
-	res, ok := query(s.lookup.handle)
+	res, ok := e.storage.QueryPrefetchStatus(s.lookup.handle)
 	if ok {
-		s.found(res)
+		s.found(e, res)
 	}
 	return ok
 }
 
 // found keeps the result of the lookup. The caller holds the lock.
-func (s *session) found(res *sm.PrefetchResult) {
+func (s *session) found(e *Engine, res *sm.PrefetchResult) {
 	l := s.lookup
 	l.hits, l.known = l.chunks, true
 	for _, row := range res.Rows {
 		l.hits = min(l.hits, row.Hits.LeadingOnes())
 	}
+	s.publishResult(e, res)
 	s.locked = kv.NewBitmap(l.hits)
 	for i := range l.hits {
 		s.locked.Set(i)
@@ -146,7 +148,7 @@ func (e *Engine) FreeLookupLocks(k *wire.Key) error {
 	}
 	s.mu.Lock()
 	if s.lookup != nil {
-		s.settle(e.storage.QueryPrefetchStatus)
+		s.settle(e)
 	}
 	hashes := e.hasher.Extend(&s.chain, k.Tokens[:last*e.c.ChunkSize])
 	var keys []kv.ObjectKey

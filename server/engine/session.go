@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/server/tokenhash"
 	"github.com/lmcache/lmcache-go/server/wire"
@@ -15,6 +16,8 @@ const maxSessions = 1 << 17
 
 // session is one request of an engine, from its first message to end_session.
 type session struct {
+	id string // of the request; immutable
+
 	mu     sync.Mutex // guards all below
 	chain  tokenhash.Chain
 	scope  kv.Scope
@@ -29,17 +32,21 @@ type lookup struct {
 	chunks int
 	known  bool // hits is
 	hits   int
+	served *event.Served // what to publish with the result; nil if nobody listens
 }
 
 // session returns the session of a request, a new one if need be.
 func (e *Engine) session(requestID string) *session {
 	now := e.clock.Now()
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	s, ok := e.sessions.get(requestID)
 	if !ok {
-		s = new(session)
+		s = &session{id: requestID}
 		e.sessions.put(requestID, s, now)
+	}
+	e.mu.Unlock()
+	if !ok && e.c.Bus.Wants(event.RequestStart) {
+		e.c.Bus.Publish(&event.Event{Type: event.RequestStart, Session: requestID})
 	}
 	return s
 }
@@ -61,6 +68,9 @@ func (e *Engine) EndSession(requestID string) error {
 	e.mu.Unlock()
 	if !ok {
 		return nil
+	}
+	if e.c.Bus.Wants(event.RequestEnd) {
+		e.c.Bus.Publish(&event.Event{Type: event.RequestEnd, Session: requestID})
 	}
 	s.mu.Lock()
 	keys := onAllRanks(s.chain.Hashes(), s.scope, s.world)

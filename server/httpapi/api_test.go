@@ -1,13 +1,17 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +19,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l2"
 	"github.com/lmcache/lmcache-go/l2/mock"
 	"github.com/lmcache/lmcache-go/server/engine"
 	"github.com/lmcache/lmcache-go/server/httpapi"
+	"github.com/lmcache/lmcache-go/server/wire"
 	"github.com/lmcache/lmcache-go/sm"
 )
 
@@ -76,6 +82,7 @@ func (f file) Name() string { return filepath.Base(f.File.Name()) }
 
 type fixture struct {
 	*httpapi.API
+	opt        httpapi.Options
 	engine     *fakeEngine
 	recordings *recordings
 	level      *slog.LevelVar
@@ -95,12 +102,19 @@ func newFixture(t *testing.T, adapters ...string) *fixture {
 	}
 	t.Cleanup(func() { m.Close() })
 	f := &fixture{engine: &fakeEngine{chunks: 2}, recordings: &recordings{}, level: &slog.LevelVar{}, manager: m}
-	f.API = httpapi.New(httpapi.Options{
+	f.opt = httpapi.Options{
 		Engine: f.engine, Storage: m, Healthy: func() error { return f.sick },
 		Settings: map[string]any{"mp": map[string]int{"chunk_size": 256}}, Recordings: f.recordings,
 		Level: f.level, Version: "0.5.6", Commit: "g3e11e108",
-	})
+	}
+	f.API = httpapi.New(f.opt)
 	return f
+}
+
+// allow makes f one that stores may be changed of.
+func (f *fixture) allow() {
+	f.opt.Reconfigure = true
+	f.API = httpapi.New(f.opt)
 }
 
 func (f *fixture) ask(method, path, body string) *httptest.ResponseRecorder {
@@ -231,6 +245,126 @@ func TestStores(t *testing.T) {
 		if w := f.ask(c.method, c.path, c.body); w.Code != 200 || w.Body.String() != c.want {
 			t.Errorf("%s %s: %d %s; want 200 %s", c.method, c.path, w.Code, w.Body, c.want)
 		}
+	}
+}
+
+// Objects are listed by pages, and go from the tier that is named.
+func TestObjects(t *testing.T) {
+	f := newFixture(t, oneMock)
+	scope, err := kv.InternScope("m", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := kv.ParseLayout("[2,1,4,8]:float16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make([]kv.ObjectKey, 3)
+	for i := range keys {
+		keys[i] = kv.ObjectKey{Hash: [kv.MaxHash]byte{byte(i)}, HashLen: 2, Rank: kv.PackRank(1, 0, 1, 0), Scope: scope}
+	}
+	if _, err := f.manager.ReserveWrite(keys, layout, kv.ModeNew); err != nil {
+		t.Fatal(err)
+	}
+	f.manager.FinishWrite(keys)
+	for f.manager.Storing() {
+		runtime.Gosched()
+	}
+	object := func(i int) string {
+		return fmt.Sprintf(`{"chunk_hash_hex":"%02x00","model_name":"m","kv_rank":16777472,"object_group_id":0,"cache_salt":"s"`, i)
+	}
+	var page struct {
+		Next *string `json:"next_page_token"`
+	}
+	w := f.ask("GET", "/cache/objects?page_size=2", "")
+	want := `{"adapter":0,"shared":false,"entries":[` + object(0) + `,"size_bytes":128},` + object(1) + `,"size_bytes":128}],"next_page_token":"`
+	if w.Code != 200 || !strings.HasPrefix(w.Body.String(), want) || json.Unmarshal(w.Body.Bytes(), &page) != nil {
+		t.Fatalf("first page: %d %s; want %s…", w.Code, w.Body, want)
+	}
+	w = f.ask("GET", "/cache/objects?page_size=2&model_name=m&page_token="+url.QueryEscape(*page.Next), "")
+	want = `{"adapter":0,"shared":false,"entries":[` + object(2) + `,"size_bytes":128}],"next_page_token":null}`
+	if w.Code != 200 || w.Body.String() != want {
+		t.Errorf("second page: %d %s; want %s", w.Code, w.Body, want)
+	}
+	w = f.ask("GET", "/cache/objects?model_name=other", "")
+	if want = `{"adapter":0,"shared":false,"entries":[],"next_page_token":null}`; w.Body.String() != want {
+		t.Errorf("another model: %d %s; want %s", w.Code, w.Body, want)
+	}
+	for _, c := range []struct{ body, want string }{
+		{`{"keys":[` + object(0) + `}]}`, `{"deleted":1,"skipped":0,"ok":true}`},
+		{`{"keys":[` + object(0) + `}]}`, `{"deleted":0,"skipped":0,"ok":true}`},
+		{`{"keys":[` + object(0) + `}],"tier":"l1"}`, `{"deleted":1,"skipped":0,"ok":true}`},
+		{`{"keys":[` + object(1) + `},` + object(2) + `}],"tier":"all"}`, `{"deleted":4,"skipped":0,"ok":true}`},
+	} {
+		if w := f.ask("DELETE", "/cache/objects", c.body); w.Code != 200 || w.Body.String() != c.want {
+			t.Errorf("delete %s: %d %s; want %s", c.body, w.Code, w.Body, c.want)
+		}
+	}
+	if s := f.manager.Stats(); s.Resident != 0 {
+		t.Errorf("%d objects in L1; want 0", s.Resident)
+	}
+}
+
+func TestReconfigure(t *testing.T) {
+	f := newFixture(t, oneMock)
+	f.allow()
+	for _, c := range []struct {
+		path, body string
+		status     int
+		has        string
+	}{
+		{"/reconfigure/mock/l2/add", `{"max_size_gb":0.001,"mock_bandwidth_gb":1}`, 200, `{"status":"ok","index":1}`},
+		{"/reconfigure/mock/l2/add", `{"max_size_gb":"x"}`, 400, `{"error":"`},
+		{"/reconfigure/mock/l2/add", `{"type":"fs"}`, 400, `{"error":"type is 'fs', the path says 'mock'"}`},
+		{"/reconfigure/nope/l2/add", `{}`, 400, `{"error":"`},
+		{"/reconfigure/mock/l2/grow", `{}`, 404, `{"error":"unknown operation 'grow' (add, remove)"}`},
+		{"/reconfigure/mock/l2/remove", `{}`, 422, ""},
+		{"/reconfigure/fs/l2/remove", `{"index":0}`, 404, `{"error":"no L2 adapter 0 of type fs"}`},
+		{"/reconfigure/mock/l2/remove", `{"index":0}`, 200, `"num_adapters":1,`},
+		{"/reconfigure/mock/l2/remove", `{"index":0}`, 404, ""},
+	} {
+		if w := f.ask("POST", c.path, c.body); w.Code != c.status || !strings.Contains(w.Body.String(), c.has) {
+			t.Errorf("POST %s %s: %d %s; want %d %s", c.path, c.body, w.Code, w.Body, c.status, c.has)
+		}
+	}
+	if w := f.ask("GET", "/config/adapters", ""); w.Body.String() != `{"adapters":[{"index":1,"type_name":"mock","tier":"l2","primary":true,"reconfigurable":true}]}` {
+		t.Errorf("adapters: %s", w.Body)
+	}
+}
+
+// The state that LMCache's describe and its SDK read.
+func TestStatus(t *testing.T) {
+	f := newFixture(t, oneMock)
+	f.engine.report = engine.Report{ChunkSize: 256, Algorithm: "blake3", Sessions: 2, Jobs: 1, ReapAfter: time.Minute, Grace: time.Hour, Instances: []engine.InstanceReport{
+		{Context: wire.Context{Instance: 1000, Model: "m", WorldSize: 2, BlockSize: 16, MLA: true}}}}
+	w := f.ask("GET", "/status", "")
+	var got map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
+		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+	}
+	at := func(path string) any {
+		var v any = got
+		for key := range strings.SplitSeq(path, ".") {
+			object, _ := v.(map[string]any)
+			v = object[key]
+		}
+		return v
+	}
+	for path, want := range map[string]any{
+		"is_healthy": true, "engine_type": "MPCacheServer", "chunk_size": 256.0, "hash_algorithm": "blake3", "active_sessions": 2.0, "active_prefetch_jobs": 1.0,
+		"worker_liveness.enabled": true, "worker_liveness.reap_timeout_seconds": 60.0, "worker_liveness.tracked_instances": 1.0,
+		"non_cuda_context_meta.1000.model_name": "m", "non_cuda_context_meta.1000.use_mla": true,
+		"storage_manager.l1_manager.memory_total_bytes": 1048576.0, "storage_manager.l1_managers._default.memory_usage_ratio": 0.0,
+		"storage_manager.eviction_controller.eviction_policy": "IsolatedLRU", "storage_manager.l1_eviction_controller.trigger_watermark": 0.8,
+		"storage_manager.num_l2_adapters": 1.0, "storage_manager.prefetch_controller.max_in_flight": 8.0, "storage_manager.store_controller.num_active_adapters": 1.0,
+	} {
+		if at(path) != want {
+			t.Errorf("%s: %v; want %v", path, at(path), want)
+		}
+	}
+	adapters, _ := at("storage_manager.l2_adapters").([]any)
+	if len(adapters) != 1 || adapters[0].(map[string]any)["type"] != "mock" || adapters[0].(map[string]any)["is_healthy"] != true {
+		t.Errorf("l2_adapters: %v", adapters)
 	}
 }
 
