@@ -158,6 +158,9 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 		c.m.adapters[i].stores.Add(1)
 		id := c.m.adapters[i].SubmitStore(objects(held, c.views))
 		c.inFlight[storeID{i, id}] = t
+		if c.m.debugging() {
+			c.m.log.Debug(fmt.Sprintf("Submitted store task %d to adapter %d with %d keys.", id, i, len(held)))
+		}
 		c.publishStore(event.Event{Type: event.L2StoreSubmitted, Bytes: t.bytes}, i, t, uint64(id))
 	}
 }
@@ -191,6 +194,9 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
 		}
 	} else {
+		if c.m.debugging() {
+			c.m.log.Debug(fmt.Sprintf("L2 store task %d completed: adapter %d, %d keys.", res.ID, a.index, len(t.held)))
+		}
 		for _, k := range t.held {
 			g.stored.Set(k)
 		}
