@@ -20,6 +20,7 @@ build: ## build/lmcache, one static binary
 tools: ## servers that tests start: versitygw (S3) and valkey-server into build/tools, redis-server and prometheus by apt-get
 	GOBIN=$(CURDIR)/build/tools CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@scripts/redis-servers build/tools
+	@scripts/zmq-clients build/tools
 	@scripts/prometheus build/tools/prometheus.log
 
 demo: build ## record a workload, inspect it, replay it with a small and a large L1, side by side

@@ -88,6 +88,32 @@ func OpenOrphan(path string) (*Mapping, error) {
 	return m, nil
 }
 
+// RemoveOrphan removes the file of a Shared whose creator is gone. While the
+// creator lives it returns ErrInUse and removes nothing; nor does it while other
+// processes have the file mapped, which it then returns: a program that locks
+// nothing may have created it. Of several callers at once one removes the file.
+func RemoveOrphan(path string) (mappers []int, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := lock(f, unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if mappers, err = Mappers(path); err != nil || len(mappers) > 0 {
+		return mappers, err
+	}
+	ours, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if now, err := os.Stat(path); err != nil || !os.SameFile(ours, now) { // another caller was faster, and may have made a new one
+		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
+	}
+	return nil, os.Remove(path)
+}
+
 // Bytes returns the memory, valid until Close.
 func (s *Shared) Bytes() []byte { return s.mem }
 
@@ -101,6 +127,30 @@ func (s *Shared) Allocate(offset, n int64) error {
 		return os.ErrClosed
 	}
 	return allocate(s.file, offset, n)
+}
+
+// AllocateAll makes all of the memory safe to touch, or gives a *SpaceError and
+// allocates nothing: a file system that has not the room says so at once, not
+// when most of it is filled.
+func (s *Shared) AllocateAll() error {
+	if s.mem == nil {
+		return os.ErrClosed
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(s.file.Fd()), &st); err != nil {
+		return fmt.Errorf("free space of %s: %w", s.file.Name(), err)
+	}
+	size := int64(len(s.mem))
+	if free := int64(st.Bavail) * st.Bsize; st.Blocks > 0 && free < size { // a tmpfs without a limit has no blocks
+		return &SpaceError{s.file.Name(), 0, size, unix.ENOSPC}
+	}
+	const step = 1 << 30 // an interrupted call begins again, and gives back what it had
+	for at := int64(0); at < size; at += step {
+		if err := allocate(s.file, at, min(step, size-at)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Discard gives the memory of the whole pages in [offset, offset+n) back while

@@ -26,7 +26,7 @@ type Options struct {
 	// Telemetry starts telemetry once the ports are bound; nil runs without. The
 	// server closes it.
 	Telemetry func() (*telemetry.Telemetry, error)
-	// Watch returns what gauges show; required with Telemetry.
+	// Watch returns what gauges show of the storage manager; required with Telemetry.
 	Watch     func(*sm.Manager) func() telemetry.State
 	Recording RecordingOptions
 
@@ -43,24 +43,26 @@ type Options struct {
 type makers struct {
 	// front binds the request socket.
 	front func(addr string, cfg Config, log *slog.Logger) (front, error)
-	// engine builds the storage manager and what serves requests with it. Opt is
-	// ready to use. The memory outlives both.
-	engine func(cfg Config, opt sm.Options) (parts, error)
+	// service builds the storage manager and what serves requests with it. Opt is
+	// ready to use but for the memory, which outlives both.
+	service func(cfg Config, opt sm.Options) (parts, error)
 }
 
 // parts are what serves requests.
 type parts struct {
 	manager *sm.Manager
-	engine  engine
+	service service
 	memory  io.Closer // shared memory below manager; nil if there is none
 	shm     string    // its name
 }
 
-// engine is what both front-ends serve.
-type engine interface {
+// service is what both front-ends serve.
+type service interface {
 	mq.Service
 	httpapi.Engine
-	io.Closer
+	// Close ends what runs in the background, and takes back what clients left half
+	// done.
+	Close()
 }
 
 // front is a bound front-end for requests.
@@ -70,6 +72,7 @@ type front interface {
 	Serve(mq.Service) error
 	// Close takes no more requests, and returns when none runs any more.
 	Close() error
+	Stats() mq.Stats
 }
 
 // Server is a running server. It is safe for concurrent use.
@@ -121,6 +124,9 @@ func New(cfg Config, opt Options) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.recordings.opt = opt.Recording
+	if s.opt.make.front == nil {
+		s.opt.make.front = listen
+	}
 	if err := s.build(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -141,12 +147,12 @@ func (s *Server) build() (err error) {
 	}
 	opt := s.opt.Storage
 	opt.Tracer, opt.Bus, opt.Log = s.recordings.recorder, s.live.Bus(), s.log
-	if s.parts, err = s.opt.make.engine(s.cfg, opt); err != nil {
+	if s.parts, err = s.opt.make.service(s.cfg, opt); err != nil {
 		return err
 	}
 	s.recordings.install = s.parts.manager.SetTracer
 	if s.live != nil {
-		s.live.Watch(s.opt.Watch(s.parts.manager))
+		s.live.Watch(s.watch(s.opt.Watch(s.parts.manager)))
 	}
 	return nil
 }
@@ -174,7 +180,7 @@ func (s *Server) HTTPAddr() string { return s.listener.Addr().String() }
 // called once, and leaves Close to the caller.
 func (s *Server) Run(ctx context.Context) error {
 	go func() {
-		err := s.requests.Serve(s.parts.engine)
+		err := s.requests.Serve(s.parts.service)
 		s.mu.Lock()
 		if s.dead = err; err == nil {
 			s.dead = errors.New("request loop ended")
@@ -205,7 +211,7 @@ func (s *Server) Healthy() error {
 
 func (s *Server) handler() http.Handler {
 	return httpapi.New(httpapi.Options{
-		Engine: s.parts.engine, Storage: s.parts.manager, Config: s.cfg.Storage, Healthy: s.Healthy,
+		Engine: s.parts.service, Storage: s.parts.manager, Config: s.cfg.Storage, Healthy: s.Healthy,
 		Settings: s.cfg.settings(portOf(s.RequestAddr()), portOf(s.HTTPAddr()), s.parts.shm, s.opt.Observability), Recordings: s.recorder(), Metrics: s.live.Handler(),
 		Level: s.opt.Level, Reconfigure: s.cfg.Reconfigure, Version: s.opt.Version, Commit: s.opt.Commit, Log: s.log,
 	})
@@ -238,8 +244,8 @@ func (s *Server) close() error {
 	if s.requests != nil {
 		errs = append(errs, s.requests.Close())
 	}
-	if s.parts.engine != nil {
-		errs = append(errs, s.parts.engine.Close())
+	if s.parts.service != nil {
+		s.parts.service.Close()
 	}
 	errs = append(errs, s.recordings.close())
 	if s.parts.manager != nil {

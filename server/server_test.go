@@ -10,18 +10,21 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
-	"github.com/lmcache/lmcache-go/server/httpapi"
+	"github.com/lmcache/lmcache-go/server/engine"
 	"github.com/lmcache/lmcache-go/server/mq"
 	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/lmcache/lmcache-go/trace/tracefile"
 )
@@ -38,6 +41,7 @@ type fakeFront struct {
 
 func (f *fakeFront) Addr() string           { return f.Listener.Addr().String() }
 func (f *fakeFront) Serve(mq.Service) error { return <-f.end }
+func (f *fakeFront) Stats() mq.Stats        { return mq.Stats{InFlight: 3} }
 func (f *fakeFront) Close() error {
 	f.order.add("requests")
 	f.once.Do(func() { close(f.end) })
@@ -51,19 +55,18 @@ type fakeEngine struct {
 	manager    *sm.Manager
 }
 
-func (e *fakeEngine) Report() httpapi.EngineReport { return httpapi.EngineReport{ChunkSize: 256} }
-func (e *fakeEngine) Clear(force bool) error       { e.manager.Clear(force); return nil }
+func (e *fakeEngine) Report() engine.Report  { return engine.Report{ChunkSize: 256} }
+func (e *fakeEngine) Clear(force bool) error { e.manager.Clear(force); return nil }
 func (e *fakeEngine) Prefetch(string, int, string, []uint32) (string, int, error) {
-	return "", 0, httpapi.ErrNoLayout
+	return "", 0, engine.ErrNoLayout
 }
 func (e *fakeEngine) PrefetchResult(string) (int, int, bool, bool) { return 0, 0, false, false }
 
 // Close makes one more call, as an engine does that gives back what clients left
 // half done.
-func (e *fakeEngine) Close() error {
+func (e *fakeEngine) Close() {
 	e.order.add("engine")
 	e.manager.FinishWrite(nil)
-	return nil
 }
 
 // order is what was closed, in order.
@@ -112,9 +115,9 @@ func newFixture(t *testing.T) *fixture {
 			f.front = &fakeFront{Listener: l, order: &f.order, end: make(chan error, 1)}
 			return f.front, nil
 		},
-		engine: func(cfg Config, opt sm.Options) (parts, error) {
+		service: func(cfg Config, opt sm.Options) (parts, error) {
 			m, err := sm.New(cfg.Storage, opt)
-			return parts{manager: m, engine: &fakeEngine{order: &f.order, manager: m}, shm: "lmcache_l1_pool_x",
+			return parts{manager: m, service: &fakeEngine{order: &f.order, manager: m}, shm: "lmcache_l1_pool_x",
 				memory: closer(func() error { f.order.add("memory"); return nil })}, err
 		},
 	}
@@ -213,26 +216,26 @@ func TestTakenPorts(t *testing.T) {
 
 func TestHealthOfADeadRequestLoop(t *testing.T) {
 	f := newFixture(t)
-	s, stop := f.start(t)
+	s, err := New(f.cfg, f.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Healthy(); err != nil {
 		t.Errorf("healthy server: %v", err)
 	}
 	f.front.end <- errors.New("socket broke")
-	if err := <-runResult(stop); err == nil || !strings.Contains(err.Error(), "request loop: socket broke") {
+	if err := s.Run(t.Context()); err == nil || err.Error() != "request loop: socket broke" {
 		t.Errorf("Run: %v; want that the request loop ended", err)
 	}
 	if err := s.Healthy(); err == nil || err.Error() != "socket broke" {
 		t.Errorf("health: %v; want the reason", err)
 	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 	if sum := records(t, f.trace); !sum.Sealed {
 		t.Error("the trace is not sealed")
 	}
-}
-
-func runResult(stop func() error) <-chan error {
-	c := make(chan error, 1)
-	c <- stop()
-	return c
 }
 
 func TestRecordingsOverHTTP(t *testing.T) {
@@ -349,5 +352,27 @@ func TestSegmentName(t *testing.T) {
 		if got := SegmentName(name); got != want {
 			t.Errorf("SegmentName(%q): %q; want %q", name, got, want)
 		}
+	}
+}
+
+func TestMetricsOverHTTP(t *testing.T) {
+	f := newFixture(t)
+	f.opt.Recording.Path = ""
+	f.opt.Telemetry = func() (*telemetry.Telemetry, error) {
+		return telemetry.Start(telemetry.Options{Clock: clock.Real{}, Log: f.opt.Log, QueueSize: 100, Metrics: true, SampleRate: 1, Port: -1, Handler: true,
+			Endpoint: "http://127.0.0.1:1", Patience: time.Millisecond}) // nobody collects there
+	}
+	f.opt.Watch = func(m *sm.Manager) func() telemetry.State {
+		return func() telemetry.State { return telemetry.State{EvictedKeys: 5} }
+	}
+	s, _ := f.start(t)
+	code, body := ask(t, s, "GET", "/metrics", "")
+	for _, want := range []string{"lmcache_storage_policy_evicted_objects_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
+		if code != 200 || !strings.Contains(body, want) {
+			t.Errorf("/metrics: %d, no %s in\n%s", code, want, body)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^lmcache_server_requests_in_flight(\{.*\})? 3$`).MatchString(body) {
+		t.Errorf("/metrics does not show 3 requests in flight:\n%s", body)
 	}
 }

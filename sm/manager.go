@@ -31,6 +31,7 @@ type Options struct {
 	Clock    clock.Clock     // required
 	Tracer   *trace.Recorder // records the public calls; nil records nothing
 	Memory   Memory
+	Pool     *l1.Pool     // backs the L1, of which there must be one, instead of Memory; the Manager closes it, unless New fails
 	Adapters l2.Registry  // the kinds of L2 adapter that Config.L2Adapters may name
 	Bus      *event.Bus   // hears what happens; nil for nobody
 	Log      *slog.Logger // discarded if nil
@@ -98,7 +99,7 @@ func New(cfg Config, opt Options) (*Manager, error) {
 	m.prefetch.m = m
 	m.prefetch.start()
 	for _, c := range cfg.Tiers() {
-		t, err := m.newTier(c, opt.Memory)
+		t, err := m.newTier(c, opt)
 		if err != nil {
 			return nil, errors.Join(c.about(err), m.Close())
 		}

@@ -19,9 +19,15 @@ type tier struct {
 }
 
 // newTier builds the L1 that c describes. The controllers do not run yet.
-func (m *Manager) newTier(c L1Manager, memory Memory) (*tier, error) {
+func (m *Manager) newTier(c L1Manager, opt Options) (*tier, error) {
 	var backing l1.Memory = new(l1.Scratch)
-	if memory == RealMemory {
+	switch {
+	case opt.Pool != nil:
+		if len(m.cfg.Tiers()) > 1 || opt.Pool.Size() != c.L1.SizeBytes {
+			return nil, errors.New("a pool of shared memory is the whole of one L1")
+		}
+		backing = opt.Pool
+	case opt.Memory == RealMemory:
 		var err error
 		if backing, err = l1.NewReal(c.L1.SizeBytes, c.L1.UseLazy); err != nil {
 			return nil, err
@@ -36,7 +42,10 @@ func (m *Manager) newTier(c L1Manager, memory Memory) (*tier, error) {
 		Memory:   backing, Clock: m.clock, Bus: m.bus, Tag: c.Tag,
 	})
 	if err != nil {
-		return nil, errors.Join(err, backing.Close())
+		if opt.Pool == nil {
+			err = errors.Join(err, backing.Close())
+		}
+		return nil, err
 	}
 	t.eviction.m, t.eviction.tier = m, t
 	t.store.m, t.store.tier = m, t

@@ -55,6 +55,7 @@ var arrows = []row{
 	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "trace", "event", "telemetry", "internal/pyfmt"}},
 	{"replay", []string{"sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "internal/pyfmt"}},
 	{"bench/workload", []string{"sm", "l1", "trace", "event"}},
+	{"bench/serving", []string{"bench/workload", "server/client", "server/wire", "mmapio"}},
 
 	// The command line, and the suites that measure all of it.
 	{"bench", []string{public}},

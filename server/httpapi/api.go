@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lmcache/lmcache-go/server/engine"
 	"github.com/lmcache/lmcache-go/sm"
 )
 
@@ -18,22 +18,18 @@ import (
 // Implementations are safe for concurrent use.
 type Engine interface {
 	// Report says how the engine is.
-	Report() EngineReport
+	Report() engine.Report
 	// Clear drops the objects of L1 that nobody holds, or with force all.
 	Clear(force bool) error
 	// Prefetch begins to load the full chunks of tokens into L1, to stay there
 	// without locks. It returns how many chunks that are; with none there is
-	// nothing to ask for later. It fails with ErrNoLayout if nobody has said what
+	// nothing to ask for later. It fails with engine.ErrNoLayout if nobody has said what
 	// objects of that model look like.
 	Prefetch(model string, worldSize int, salt string, tokens []uint32) (id string, chunks int, err error)
 	// PrefetchResult returns what came of it, once. known is false for an id that
 	// was never given or was asked for already.
 	PrefetchResult(id string) (found, total int, done, known bool)
 }
-
-// ErrNoLayout says that no worker has registered a layout for a model and world
-// size.
-var ErrNoLayout = errors.New("no layout registered")
 
 // Options configures New.
 type Options struct {

@@ -17,15 +17,16 @@ import (
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/l2"
 	"github.com/lmcache/lmcache-go/l2/mock"
+	"github.com/lmcache/lmcache-go/server/engine"
 	"github.com/lmcache/lmcache-go/server/httpapi"
 	"github.com/lmcache/lmcache-go/sm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// engine is an Engine whose answers the test sets.
-type engine struct {
-	report   httpapi.EngineReport
+// fakeEngine is an Engine whose answers the test sets.
+type fakeEngine struct {
+	report   engine.Report
 	clears   []bool // force of each
 	clearErr error
 	chunks   int
@@ -34,14 +35,14 @@ type engine struct {
 	asked    int
 }
 
-func (e *engine) Report() httpapi.EngineReport { return e.report }
-func (e *engine) Clear(force bool) error       { e.clears = append(e.clears, force); return e.clearErr }
-func (e *engine) Prefetch(model string, worldSize int, salt string, tokens []uint32) (string, int, error) {
+func (e *fakeEngine) Report() engine.Report  { return e.report }
+func (e *fakeEngine) Clear(force bool) error { e.clears = append(e.clears, force); return e.clearErr }
+func (e *fakeEngine) Prefetch(model string, worldSize int, salt string, tokens []uint32) (string, int, error) {
 	e.asked = len(tokens)
 	return "0123456789abcdef0123456789abcdef", e.chunks, e.err
 }
 
-func (e *engine) PrefetchResult(id string) (found, total int, done, known bool) {
+func (e *fakeEngine) PrefetchResult(id string) (found, total int, done, known bool) {
 	return 1, 2, !e.pending, id != "nope"
 }
 
@@ -75,7 +76,7 @@ func (f file) Name() string { return filepath.Base(f.File.Name()) }
 
 type fixture struct {
 	*httpapi.API
-	engine     *engine
+	engine     *fakeEngine
 	recordings *recordings
 	level      *slog.LevelVar
 	sick       error
@@ -93,7 +94,7 @@ func newFixture(t *testing.T, adapters ...string) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	f := &fixture{engine: &engine{chunks: 2}, recordings: &recordings{}, level: &slog.LevelVar{}, manager: m}
+	f := &fixture{engine: &fakeEngine{chunks: 2}, recordings: &recordings{}, level: &slog.LevelVar{}, manager: m}
 	f.API = httpapi.New(httpapi.Options{
 		Engine: f.engine, Storage: m, Config: cfg, Healthy: func() error { return f.sick },
 		Settings: map[string]any{"mp": map[string]int{"chunk_size": 256}}, Recordings: f.recordings,
@@ -248,7 +249,7 @@ func TestWhatTheEngineIsAsked(t *testing.T) {
 	if w := f.ask("POST", "/cache/prefetches", `{"model_name":"m","world_size":1,"token_ids":[]}`); w.Code != 202 || w.Body.String() != `{"chunks":0,"status":"noop"}` {
 		t.Errorf("prefetch of no chunk: %d %s", w.Code, w.Body)
 	}
-	f.engine.err = httpapi.ErrNoLayout
+	f.engine.err = engine.ErrNoLayout
 	if w := f.ask("POST", "/cache/prefetches", `{"model_name":"m","world_size":1,"token_ids":[]}`); w.Code != 503 || !strings.HasPrefix(w.Body.String(), `{"detail":"no layout registered for model_name='m' world_size=1; `) {
 		t.Errorf("prefetch without a layout: %d %s", w.Code, w.Body)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/server/engine"
 )
 
 // maxWorldSize is what a packed rank has room for.
@@ -33,7 +34,7 @@ func (a *API) submitPrefetch(w http.ResponseWriter, r *http.Request) {
 	}
 	id, chunks, err := a.opt.Engine.Prefetch(model, world, salt, tokens)
 	switch {
-	case errors.Is(err, ErrNoLayout):
+	case errors.Is(err, engine.ErrNoLayout):
 		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf(
 			"no layout registered for model_name=%s world_size=%d; start a worker of that model first", pyfmt.Repr(model), world))
 	case err != nil:

@@ -5,28 +5,6 @@ import (
 	"strconv"
 )
 
-// EngineReport says how an engine is.
-type EngineReport struct {
-	ChunkSize       int
-	HashAlgorithm   string
-	Sessions        int // requests that have not ended
-	PrefetchJobs    int // lookups and prefetches without an answer yet
-	ReapTimeoutS    int // of workers; 0 reaps none
-	RegistrationS   int // grace of a worker that never pinged
-	TrackedWorkers  int
-	KVEventCapacity int // 0: there is no such log
-	Contexts        []EngineContext
-}
-
-// EngineContext is one registered worker.
-type EngineContext struct {
-	Instance  int64
-	Model     string
-	WorldSize int
-	BlockSize int
-	MLA       bool
-}
-
 type statusJSON struct {
 	Healthy       bool        `json:"is_healthy"`
 	EngineType    string      `json:"engine_type"`
@@ -100,13 +78,13 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) {
 	storage := a.storage()
 	s := statusJSON{
 		Healthy: a.opt.Healthy() == nil && storage.Healthy, EngineType: "MPCacheServer",
-		ChunkSize: e.ChunkSize, HashAlgorithm: e.HashAlgorithm, Sessions: e.Sessions,
-		Storage: storage, PrefetchJobs: e.PrefetchJobs, P2PState: "disabled", P2PPeers: []string{},
-		Liveness:  livenessJSON{e.ReapTimeoutS > 0, float(e.ReapTimeoutS), float(e.RegistrationS), e.TrackedWorkers},
-		KVEvents:  kvEventsJSON{Capacity: e.KVEventCapacity},
+		ChunkSize: e.ChunkSize, HashAlgorithm: e.Algorithm, Sessions: e.Sessions,
+		Storage: storage, PrefetchJobs: e.Jobs, P2PState: "disabled", P2PPeers: []string{},
+		Liveness:  livenessJSON{e.ReapAfter > 0, float(e.ReapAfter.Seconds()), float(e.Grace.Seconds()), len(e.Instances)},
 		Instances: []int64{}, Contexts: map[string]contextJSON{},
 	}
-	for _, c := range e.Contexts {
+	for _, i := range e.Instances {
+		c := &i.Context
 		s.Instances = append(s.Instances, c.Instance)
 		s.Contexts[strconv.FormatInt(c.Instance, 10)] = contextJSON{c.Model, c.WorldSize, c.BlockSize, c.MLA}
 	}

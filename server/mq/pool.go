@@ -1,6 +1,7 @@
 package mq
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -53,9 +54,7 @@ func (b *backlog) next() *task {
 		if t.order != "" && holds(b.running, t.order) {
 			continue
 		}
-		copy(b.waiting[i:], b.waiting[i+1:])
-		b.waiting[len(b.waiting)-1] = nil
-		b.waiting = b.waiting[:len(b.waiting)-1]
+		b.waiting = slices.Delete(b.waiting, i, i+1)
 		b.running = append(b.running, t)
 		return t
 	}
@@ -63,12 +62,7 @@ func (b *backlog) next() *task {
 }
 
 func holds(list []*task, order string) bool {
-	for _, t := range list {
-		if t.order == order {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(t *task) bool { return t.order == order })
 }
 
 // submit queues a task of b's client. It waits while there is no room, which
@@ -113,7 +107,7 @@ func (p *pool) work() {
 	defer p.mu.Unlock()
 	for len(p.ready) > 0 {
 		b := p.ready[0]
-		p.ready = p.ready[:copy(p.ready, p.ready[1:])]
+		p.ready = slices.Delete(p.ready, 0, 1)
 		b.inReady = false
 		t := b.next()
 		if t == nil {
@@ -123,14 +117,8 @@ func (p *pool) work() {
 		p.mu.Unlock()
 		p.run(t)
 		p.mu.Lock()
-		for i := range b.running {
-			if b.running[i] == t {
-				b.running[i] = b.running[len(b.running)-1]
-				b.running[len(b.running)-1] = nil
-				b.running = b.running[:len(b.running)-1]
-				break
-			}
-		}
+		i := slices.Index(b.running, t)
+		b.running = slices.Delete(b.running, i, i+1)
 		b.bytes -= t.size
 		p.queued--
 		p.offer(b)

@@ -26,13 +26,14 @@ const (
 	Failed                    // the service returned an error
 	Panicked                  // the service panicked
 	Undelivered               // the client was gone, or did not read
+	Closing                   // it came while the server was being closed
 
-	reasons = Undelivered + 1
+	reasons = Closing + 1
 )
 
 var reasonNames = [reasons]string{
 	"no operation", "unknown operation", "operation not served", "wrong number of arguments", "malformed", "failed",
-	"panicked", "undelivered",
+	"panicked", "undelivered", "closing",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

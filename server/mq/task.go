@@ -62,26 +62,22 @@ func (s *Server) handle(p *zmtp.Peer, frames [][]byte) {
 	if class == status && s.normal.pending(&c.normal, c.req.RequestID) {
 		class = normal
 	}
-	if op == wire.OpWaitPrefetchStatus && !s.admitWait(p, c) {
-		return
+	taken := op != wire.OpWaitPrefetchStatus || s.admitWait(p, c)
+	switch {
+	case !taken:
+	case class == normal:
+		taken = s.normal.submit(&c.normal, newTask(p, c, frames, c.req.RequestID))
+	case class == affinity:
+		taken = s.affinity.submit(&c.affinity, newTask(p, c, frames, ""))
+	case class == barrier && !s.affinity.settle(&c.affinity):
+		taken = false
+	case op == wire.OpWaitPrefetchStatus:
+		s.wait(newTask(p, c, frames, ""))
+	default:
+		s.answer(p, c, frames)
 	}
-	switch class {
-	case normal:
-		s.normal.submit(&c.normal, newTask(p, c, frames, c.req.RequestID))
-	case affinity:
-		s.affinity.submit(&c.affinity, newTask(p, c, frames, ""))
-	case barrier:
-		if s.affinity.settle(&c.affinity) {
-			s.answer(p, c, frames)
-		}
-	case status:
-		if op == wire.OpWaitPrefetchStatus {
-			s.wait(newTask(p, c, frames, ""))
-			return
-		}
-		s.answer(p, c, frames)
-	case onReader:
-		s.answer(p, c, frames)
+	if !taken {
+		s.refused.add(Closing, op, uid, p.ID(), zmtp.ErrClosed)
 	}
 }
 
@@ -188,7 +184,9 @@ func (s *Server) endWait() {
 func (s *Server) call(ctx context.Context, r *wire.Request, b, uid []byte, client uint64) (result []byte, ok bool) {
 	defer func() {
 		if v := recover(); v != nil { // one request less, not the server
-			s.o.Log.Error("request panicked", "op", r.Op.String(), "uid", uidText(uid), "panic", v, "stack", string(debug.Stack()))
+			if s.refused.counts[Panicked].Load() == 0 {
+				s.o.Log.Error("request panicked", "op", r.Op.String(), "uid", uidText(uid), "panic", v, "stack", string(debug.Stack()))
+			}
 			s.refused.add(Panicked, r.Op, uid, client, fmt.Errorf("panic: %v", v))
 			result, ok = nil, false
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -131,8 +132,7 @@ func (r *Router) serve(p *Peer, h Handler) {
 	}()
 	in := newScanner(p.out, r.o)
 	if err := handshake(p.out.nc, in, r.o.HandshakeTimeout, "ROUTER", "DEALER", "REQ", "ROUTER"); err != nil {
-		r.stats.handshakes.Add(1)
-		r.o.Log.Debug("connection refused", "remote", p.remote, "error", err)
+		r.o.Log.Log(context.Background(), firstWarns(r.stats.handshakes.Add(1)), "connection refused", "remote", p.remote, "error", err)
 		return
 	}
 	r.stats.accepted.Add(1)
@@ -153,20 +153,28 @@ func (r *Router) serve(p *Peer, h Handler) {
 // ended accounts for the end of a peer whose reader got err.
 func (r *Router) ended(p *Peer, err error) {
 	var malformed *ProtocolError
+	level := slog.LevelDebug
 	switch cause := p.out.cause(); {
 	case errors.Is(cause, ErrSlow):
-		r.stats.slow.Add(1)
+		level = firstWarns(r.stats.slow.Add(1))
 		err = cause
 	case cause != nil: // we closed it, or it went while we wrote
 		err = cause
 	case errors.As(err, &malformed):
-		r.stats.malformed.Add(1)
-		r.o.Log.Warn("peer disconnected", "peer", p.id, "remote", p.remote, "error", err)
+		level = firstWarns(r.stats.malformed.Add(1))
+	case errors.Is(err, io.EOF):
 		return
 	}
-	if !errors.Is(err, io.EOF) {
-		r.o.Log.Debug("peer disconnected", "peer", p.id, "remote", p.remote, "error", err)
+	r.o.Log.Log(context.Background(), level, "peer disconnected", "peer", p.id, "remote", p.remote, "error", err)
+}
+
+// firstWarns returns the level for the nth line of a kind: who does wrong again
+// and again fills counters, not the log.
+func firstWarns(n uint64) slog.Level {
+	if n == 1 {
+		return slog.LevelWarn
 	}
+	return slog.LevelDebug
 }
 
 // Stats returns the counters.

@@ -1,0 +1,36 @@
+package server
+
+import (
+	"log/slog"
+
+	"github.com/lmcache/lmcache-go/server/mq"
+	"github.com/lmcache/lmcache-go/telemetry"
+)
+
+// listen binds the ZMQ front-end.
+func listen(addr string, cfg Config, log *slog.Logger) (front, error) {
+	s, err := mq.Listen("tcp://"+addr, mq.Options{Workers: cfg.NormalWorkers, AffinityWorkers: cfg.AffinityWorkers, Log: log})
+	if err != nil {
+		return nil, err // not s: a nil *mq.Server is no nil front
+	}
+	return s, nil
+}
+
+// watch adds the request front-end to what gauges show of the storage manager.
+func (s *Server) watch(storage func() telemetry.State) func() telemetry.State {
+	return func() telemetry.State {
+		state, stats := storage(), s.requests.Stats()
+		front := &telemetry.FrontState{
+			Requests: map[string]uint64{}, Refused: map[string]uint64{},
+			InFlight: stats.InFlight, Waiting: stats.Waiting, Clients: stats.Transport.Open,
+		}
+		for op, n := range stats.Requests {
+			front.Requests[op.String()] = n
+		}
+		for reason, n := range stats.Refused {
+			front.Refused[reason.String()] = n
+		}
+		state.Front = front
+		return state
+	}
+}
