@@ -135,10 +135,6 @@ func ofL2Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...a
 	})
 }
 
-func ofCount(f func(s *State) int64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
-	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) { show(float64(f(s))) })
-}
-
 func ofFront(f func(s *FrontState, show func(float64, ...attribute.KeyValue))) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
 	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 		if s.Front != nil {
