@@ -363,7 +363,9 @@ func TestMetricsOverHTTP(t *testing.T) {
 			Endpoint: "http://127.0.0.1:1", Patience: time.Millisecond}) // nobody collects there
 	}
 	f.opt.Watch = func(m *sm.Manager) func() telemetry.State {
-		return func() telemetry.State { return telemetry.State{L1: []telemetry.L1State{{Eviction: telemetry.Eviction{EvictedObjects: 5}}}} }
+		return func() telemetry.State {
+			return telemetry.State{L1: []telemetry.L1State{{Eviction: telemetry.Eviction{EvictedObjects: 5}}}}
+		}
 	}
 	s, _ := f.start(t)
 	code, body := ask(t, s, "GET", "/metrics", "")
