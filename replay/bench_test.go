@@ -1,13 +1,16 @@
 package replay_test
 
 import (
+	"bufio"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"testing"
 	"time"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/internal/logfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/replay"
@@ -125,4 +128,61 @@ func BenchmarkPacing(b *testing.B) {
 	}
 	b.ReportMetric(res.Lag.P50MS*1e6, "p50-late-ns")
 	b.ReportMetric(res.Lag.P99MS*1e6, "p99-late-ns")
+}
+
+// BenchmarkPacingWithLog replays records 20 µs apart, whose lines go to a pipe
+// that somebody reads: not logged, written by the replay itself, or by a stream.
+// With 100,000 records:
+//
+//	go test ./replay -run '^$' -bench '^BenchmarkPacingWithLog$' -benchtime 100000x
+func BenchmarkPacingWithLog(b *testing.B) {
+	for _, way := range []string{"none", "call", "stream"} {
+		b.Run("log="+way, func(b *testing.B) {
+			src := storageSource()
+			for i := range b.N {
+				src.add(trace.OpFinishWrite, float64(i+1)/50, trace.Args{})
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			lines := make(chan int)
+			go func() {
+				n := 0
+				for text := bufio.NewScanner(r); text.Scan(); {
+					n++
+				}
+				lines <- n
+			}()
+			opt := replay.Options{Source: src, Manager: &idle{}, Clock: clock.Real{}, Total: int64(b.N)}
+			var out io.Writer = w
+			var stream *logfmt.Stream
+			if way == "stream" {
+				stream = logfmt.NewStream(w)
+				out = stream
+			}
+			if way != "none" {
+				opt.Log = slog.New(logfmt.New(out, logfmt.Options{}))
+			}
+			b.ResetTimer()
+			res, err := replay.Run(b.Context(), opt)
+			b.StopTimer()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if stream != nil {
+				if err := stream.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			w.Close()
+			if n := <-lines; way != "none" && n < b.N {
+				b.Errorf("%d lines; want %d", n, b.N)
+			}
+			r.Close()
+			b.ReportMetric(res.Lag.P50MS*1e6, "p50-late-ns")
+			b.ReportMetric(res.Lag.P99MS*1e6, "p99-late-ns")
+			b.ReportMetric(res.Lag.MaxMS*1e6, "max-late-ns")
+		})
+	}
 }

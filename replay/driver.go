@@ -50,9 +50,10 @@ type Options struct {
 	Bus      *event.Bus // gets every call as an event; nil for none
 	Progress *Progress  // kept current if not nil
 
-	Log     *slog.Logger // discarded if nil
-	Verbose io.Writer    // gets a line a record if not nil
-	JSONL   io.Writer    // gets a JSON object a record if not nil
+	Log       *slog.Logger // discarded if nil
+	RecordLog *slog.Logger // gets the line a record of the log; Log if nil
+	Verbose   io.Writer    // gets a line a record if not nil
+	JSONL     io.Writer    // gets a JSON object a record if not nil
 
 	Table     io.Writer // gets the table; nil for none (--quiet)
 	OutputDir string    // of the files; the working directory if empty. It must exist, see PrepareOutput
@@ -93,6 +94,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.RecordLog == nil {
+		o.RecordLog = o.Log
 	}
 	return o
 }
@@ -169,7 +173,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	for op := range d.ops {
 		d.ops[op].counts = countsOf(trace.Op(op))
 	}
-	d.report = report{log: opt.Log, ctx: ctx, total: opt.Total}
+	d.report = report{log: opt.RecordLog, ctx: ctx, total: opt.Total}
 	if opt.Verbose != nil {
 		d.report.verbose = bufio.NewWriterSize(opt.Verbose, bufferBytes)
 	}

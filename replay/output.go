@@ -70,17 +70,19 @@ type keepOpen struct{ io.Writer }
 func (keepOpen) Close() error { return nil }
 
 // LogBanner warns that a replay may miss what the recording hit. It comes
-// before the trace is opened, and always with its colours.
+// before the trace is opened. LMCache always colours it; here it is as coloured
+// as the log is.
 //
 // Source: reference lct-v1.md, section 5.4, "Banner".
-func LogBanner(log *slog.Logger) { log.Warn(banner) }
+func LogBanner(log *slog.Logger, color bool) {
+	var yellow, reset string
+	if color {
+		yellow, reset = "\x1b[1;33m", "\x1b[0m"
+	}
+	log.Warn(banner(yellow, reset))
+}
 
-const (
-	yellow = "\x1b[1;33m"
-	reset  = "\x1b[0m"
-)
-
-var banner = func() string {
+func banner(yellow, reset string) string {
 	rule := strings.Repeat("=", 78)
 	return "\n" + yellow + rule + "\n" +
 		"  !! REPLAY ENVIRONMENT MISMATCH MAY CAUSE RETRIEVE MISSES !!\n" +
@@ -97,4 +99,4 @@ var banner = func() string {
 		"  Treat retrieve-miss counts as a signal about the replay environment, not as\n" +
 		"  a defect in the trace.\n" +
 		rule + reset
-}()
+}

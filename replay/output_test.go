@@ -90,15 +90,23 @@ func TestOpenJSONL(t *testing.T) {
 }
 
 func TestBanner(t *testing.T) {
-	var buf bytes.Buffer
-	replay.LogBanner(slog.New(slog.NewJSONHandler(&buf, nil)))
-	if !strings.Contains(buf.String(), `"level":"WARN"`) {
-		t.Errorf("banner logged as %s; want a warning", buf.String())
-	}
 	rule := strings.Repeat("=", 78)
-	start := `"msg":"\n\u001b[1;33m` + rule + `\n  !! REPLAY ENVIRONMENT MISMATCH MAY CAUSE RETRIEVE MISSES !!\n` + rule + `\u001b[0m\n  * `
-	if !strings.Contains(buf.String(), start) || !strings.Contains(buf.String(), `\n`+rule+`\u001b[0m"`) {
-		t.Errorf("banner is %s", buf.String())
+	for _, tt := range []struct {
+		color       bool
+		start, stop string
+	}{
+		{true, `\u001b[1;33m`, `\u001b[0m`},
+		{false, "", ""},
+	} {
+		var buf bytes.Buffer
+		replay.LogBanner(slog.New(slog.NewJSONHandler(&buf, nil)), tt.color)
+		if !strings.Contains(buf.String(), `"level":"WARN"`) {
+			t.Errorf("banner logged as %s; want a warning", buf.String())
+		}
+		start := `"msg":"\n` + tt.start + rule + `\n  !! REPLAY ENVIRONMENT MISMATCH MAY CAUSE RETRIEVE MISSES !!\n` + rule + tt.stop + `\n  * `
+		if !strings.Contains(buf.String(), start) || !strings.Contains(buf.String(), `\n`+rule+tt.stop+`"`) {
+			t.Errorf("colour %v: banner is %s", tt.color, buf.String())
+		}
 	}
 }
 

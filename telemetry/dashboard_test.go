@@ -118,6 +118,12 @@ func TestDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := families(whole(t))
+	bench, _ := start(t, telemetry.Options{Metrics: true, Command: "bench"})
+	bench.WatchBench(func() telemetry.Bench { return telemetry.Bench{Started: 2, Done: 1} })
+	bench.Bus().Publish(&event.Event{Type: event.CallDispatched, Text: "finish_write", Duration: 5, Lag: 5})
+	bench.Bus().Flush()
+	ofBench, _ := scrape(t, bench, "/metrics")
+	maps.Copy(got, families(ofBench))
 	for name := range got {
 		if strings.HasPrefix(name, "lmcache_") && !strings.Contains(string(text), "`"+name+"`") {
 			t.Errorf("docs/metrics.md does not name %s", name)

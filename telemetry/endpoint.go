@@ -19,11 +19,32 @@ import (
 // cannot be bound.
 var ErrEndpoint = errors.New("metrics endpoint")
 
+// Listen binds a Prometheus endpoint, so that a command can tell that it cannot
+// before it does anything. Nobody is answered before Start.
+func Listen(host string, port int) (net.Listener, error) {
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", ErrEndpoint, addr, bindReason(err))
+	}
+	return l, nil
+}
+
+// bindReason is what went wrong, without the address, which net says twice.
+func bindReason(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
 // serve binds the Prometheus endpoint and answers on it until Close.
 func (t *Telemetry) serve() (err error) {
-	addr := net.JoinHostPort(t.opt.Host, strconv.Itoa(t.opt.Port))
-	if t.listener, err = net.Listen("tcp", addr); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrEndpoint, addr, err)
+	if t.listener = t.opt.Listener; t.listener == nil {
+		if t.listener, err = Listen(t.opt.Host, t.opt.Port); err != nil {
+			return err
+		}
 	}
 	t.server = &http.Server{Handler: t.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	t.served = make(chan error, 1)

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
 	"math/rand/v2"
@@ -34,6 +35,7 @@ func views() []sdk.View {
 		"lmcache_mp.l0_l1_store_throughput": throughputBound, "lmcache_mp.l0_l1_load_throughput": throughputBound,
 		"lmcache_mp.real_reuse_gap":    reuseGapBounds,
 		"lmcache_replay.call_duration": latencyBounds, "lmcache_replay.call_lag": latencyBounds,
+		"lmcache_bench.call_duration": latencyBounds, "lmcache_bench.call_lag": latencyBounds,
 	} {
 		list = append(list, sdk.NewView(sdk.Instrument{Name: name},
 			sdk.Stream{Aggregation: sdk.AggregationExplicitBucketHistogram{Boundaries: bounds, NoMinMax: true}}))
@@ -49,6 +51,7 @@ func (t *Telemetry) histograms() (_ []event.Subscriber, err error) {
 		}
 		return h
 	}
+	command := cmp.Or(t.opt.Command, "replay")
 	sample := newSampler(t.opt.SampleRate)
 	list := []event.Subscriber{
 		&l1Lifecycle{
@@ -70,8 +73,8 @@ func (t *Telemetry) histograms() (_ []event.Subscriber, err error) {
 		},
 		&calls{
 			sets:     map[string]metric.RecordOption{},
-			duration: histogram("lmcache.replay", "lmcache_replay.call_duration", "s", "Duration of a replayed call, by operation."),
-			lag:      histogram("lmcache.replay", "lmcache_replay.call_lag", "s", "How late a call was dispatched against the recorded schedule, by operation."),
+			duration: histogram("lmcache."+command, "lmcache_"+command+".call_duration", "s", "Duration of a call, by operation."),
+			lag:      histogram("lmcache."+command, "lmcache_"+command+".call_lag", "s", "How late a call was made against the schedule, by operation."),
 		},
 	}
 	return list, err
@@ -297,7 +300,7 @@ func (r *reuse) track(c chunk, a access) {
 	r.tracked[c] = a
 }
 
-// calls measures the calls of a replay.
+// calls measures the calls of a replay or a benchmark.
 type calls struct {
 	sets          map[string]metric.RecordOption
 	duration, lag metric.Float64Histogram

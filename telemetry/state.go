@@ -61,6 +61,13 @@ type Progress struct {
 	LagNS                        int64 // how late the last record was dispatched
 }
 
+// Bench is how far a benchmark is.
+type Bench struct {
+	Started, Done int64   // requests
+	WorkloadS     float64 // seconds of workload time
+	LagNS         int64   // how late the last event of the engine was
+}
+
 // Watch makes gauges show what state returns. It is called at each scrape or
 // export, from any goroutine; nil ends it.
 func (t *Telemetry) Watch(state func() State) {
@@ -73,6 +80,13 @@ func (t *Telemetry) Watch(state func() State) {
 func (t *Telemetry) WatchProgress(progress func() Progress) {
 	if t != nil {
 		t.progress.Store(&progress)
+	}
+}
+
+// WatchBench is Watch for a benchmark.
+func (t *Telemetry) WatchBench(bench func() Bench) {
+	if t != nil {
+		t.bench.Store(&bench)
 	}
 }
 
@@ -148,6 +162,14 @@ func ofProgress(f func(p *Progress) float64) func(*Telemetry, func(float64, ...a
 	return func(t *Telemetry, show func(float64, ...attribute.KeyValue)) {
 		if p, ok := load[Progress](&t.progress); ok {
 			show(f(&p))
+		}
+	}
+}
+
+func ofBench(f func(b *Bench) float64) func(*Telemetry, func(float64, ...attribute.KeyValue)) {
+	return func(t *Telemetry, show func(float64, ...attribute.KeyValue)) {
+		if b, ok := load[Bench](&t.bench); ok {
+			show(f(&b))
 		}
 	}
 }
@@ -274,6 +296,14 @@ var gauges = []gauge{
 		ofProgress(func(p *Progress) float64 { return float64(p.Skipped) })},
 	{"lmcache.replay", "lmcache_replay.schedule_lag_seconds", "", "How late the last record was dispatched against the recorded schedule.", false,
 		ofProgress(func(p *Progress) float64 { return float64(p.LagNS) / 1e9 })},
+	{"lmcache.bench", "lmcache_bench.requests_started", "", "Requests of the workload that have arrived.", true,
+		ofBench(func(b *Bench) float64 { return float64(b.Started) })},
+	{"lmcache.bench", "lmcache_bench.requests_done", "", "Requests of the workload that are done.", true,
+		ofBench(func(b *Bench) float64 { return float64(b.Done) })},
+	{"lmcache.bench", "lmcache_bench.workload_seconds", "", "Workload time of the last arrival.", false,
+		ofBench(func(b *Bench) float64 { return b.WorkloadS })},
+	{"lmcache.bench", "lmcache_bench.schedule_lag_seconds", "", "How late the last event of the engine was against its schedule.", false,
+		ofBench(func(b *Bench) float64 { return float64(b.LagNS) / 1e9 })},
 }
 
 func (t *Telemetry) defineGauges() error {

@@ -45,10 +45,16 @@ type Options struct {
 	SampleRate float64 // share of chunks that the lifecycle histograms follow, in (0, 1]
 	Host       string  // address that the Prometheus endpoint binds
 	Port       int     // 0 is any free one; negative is no endpoint of its own
-	Endpoint   string  // OTLP collector over gRPC, URL or host:port; replaces the Prometheus endpoint
-	Dump       string  // file that WriteDump writes; empty for none
-	Handler    bool    // Handler will be asked for: it shows the metrics also when there is a collector
+	// Listener is the endpoint's, bound beforehand with Listen; then Host and
+	// Port do not matter. Start takes it over.
+	Listener net.Listener
+	Endpoint string // OTLP collector over gRPC, URL or host:port; replaces the Prometheus endpoint
+	Dump     string // file that WriteDump writes; empty for none
+	Handler  bool   // Handler will be asked for: it shows the metrics also when there is a collector
 
+	// Command is replay or bench: the families of its calls are called
+	// lmcache_replay_… and lmcache_bench_…; replay if empty.
+	Command    string
 	Service    string // service.name, unless OTEL_SERVICE_NAME says otherwise
 	InstanceID string // service.instance.id
 	RunName    string // lmcache.run.name; empty leaves it out
@@ -71,6 +77,7 @@ type Telemetry struct {
 	served   chan error
 	state    atomic.Pointer[func() State]
 	progress atomic.Pointer[func() Progress]
+	bench    atomic.Pointer[func() Bench]
 
 	serverState atomic.Pointer[func() ServerState]
 }
@@ -176,7 +183,7 @@ func (t *Telemetry) startMetrics(res *resource.Resource) (err error) {
 		}
 		options = append(options, metric.WithReader(metric.NewPeriodicReader(exporter, metric.WithInterval(exportEvery))))
 		t.opt.Log.Info(fmt.Sprintf("OTel MeterProvider initialised with OTLP exporter (%s), resource=%s", t.opt.Endpoint, describe(res)))
-	case t.opt.Port >= 0:
+	case t.opt.Port >= 0 || t.opt.Listener != nil:
 		if err := t.serve(); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 )
@@ -60,6 +61,7 @@ type engine struct {
 	running  int
 	queue    eventQueue
 	seq      uint64
+	lagNS    int64 // of the present event
 	result   *Result
 }
 
@@ -71,10 +73,12 @@ func (e *engine) run(ctx context.Context) error {
 			return err
 		}
 		e.queue.pop()
-		e.result.Lag.record(e.Clock.Now() - next.at)
+		e.lagNS = max(e.Clock.Now()-next.at, 0)
+		e.result.Lag.record(e.lagNS)
 		if err := e.dispatch(next.flight); err != nil {
 			return err
 		}
+		e.Progress.show(e.result, e.lagNS)
 	}
 	return e.broken
 }
@@ -181,9 +185,23 @@ func (q *eventQueue) pop() queued {
 	return top
 }
 
-// timed runs call and records what it cost on meter.
-func timed(meter clock.Clock, h *Histogram, call func()) {
+// timed runs call, and records and returns what it cost on meter, in ns.
+func timed(meter clock.Clock, h *Histogram, call func()) int64 {
 	start := meter.Now()
 	call()
-	h.record(meter.Now() - start)
+	took := meter.Now() - start
+	h.record(took)
+	return took
+}
+
+// publish tells the bus of a call, which returned err.
+func (e *engine) publish(call event.Event, err error) {
+	if !e.Bus.Wants(event.CallDispatched) {
+		return
+	}
+	call.Type, call.Lag = event.CallDispatched, e.lagNS
+	if err != nil {
+		call.Lost, call.Reason = 1, err.Error()
+	}
+	e.Bus.Publish(&call)
 }

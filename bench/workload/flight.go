@@ -3,6 +3,7 @@ package workload
 import (
 	"fmt"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/sm"
@@ -96,9 +97,6 @@ func (e *engine) advance(f *flight) error {
 func (e *engine) done() {
 	e.running--
 	e.result.Completed++
-	if e.Progress != nil {
-		e.Progress(e.result.Completed, e.running, e.result.WorkloadDuration)
-	}
 }
 
 func (e *engine) submit(f *flight) error {
@@ -108,7 +106,8 @@ func (e *engine) submit(f *flight) error {
 	}
 	f.submitNS = e.Clock.Now()
 	var err error
-	timed(e.Meter, &e.result.Submit, func() { f.handle, err = e.Manager.SubmitPrefetchTask(spec, f.id, false) })
+	took := timed(e.Meter, &e.result.Submit, func() { f.handle, err = e.Manager.SubmitPrefetchTask(spec, f.id, false) })
+	e.publish(event.Event{Text: "submit_prefetch_task", Duration: took, Keys: f.keys[0], Session: f.id, RequestID: f.handle.ID}, err)
 	if err != nil {
 		return fmt.Errorf("submit prefetch of request %s: %w", f.id, err)
 	}
@@ -163,7 +162,8 @@ func (e *engine) enter(f *flight) bool {
 	unreadable := 0
 	for _, row := range f.keys {
 		var r Read
-		timed(e.Meter, &e.result.Enter, func() { r = e.Manager.ReadPrefetched(row[:f.hits]) })
+		took := timed(e.Meter, &e.result.Enter, func() { r = e.Manager.ReadPrefetched(row[:f.hits]) })
+		e.publish(event.Event{Text: "read_prefetched_results.enter", Duration: took, Keys: row[:f.hits], Session: f.id}, nil)
 		bad := countNot(r.Codes(), l1.Success)
 		f.reads = append(f.reads, r)
 		f.clean = append(f.clean, bad == 0)
@@ -179,9 +179,12 @@ func (e *engine) enter(f *flight) bool {
 func (e *engine) leave(f *flight) {
 	readable := true
 	for rank, r := range f.reads {
-		timed(e.Meter, &e.result.Exit, func() { r.Exit(nil) })
+		took := timed(e.Meter, &e.result.Exit, func() { r.Exit(nil) })
+		keys := f.keys[rank][:f.hits]
+		e.publish(event.Event{Text: "read_prefetched_results.exit", Duration: took, Keys: keys, Session: f.id}, nil)
 		if readable = readable && f.clean[rank]; f.clean[rank] {
-			timed(e.Meter, &e.result.FinishRead, func() { e.Manager.FinishReadPrefetched(f.keys[rank][:f.hits], 1) })
+			took := timed(e.Meter, &e.result.FinishRead, func() { e.Manager.FinishReadPrefetched(keys, 1) })
+			e.publish(event.Event{Text: "finish_read_prefetched", Duration: took, Keys: keys, Session: f.id}, nil)
 		}
 	}
 	f.reads, f.clean = nil, nil
@@ -205,7 +208,8 @@ func (e *engine) reserve(f *flight) (wait int64, err error) {
 	for _, row := range f.keys {
 		keys := row[f.hits:]
 		var results []l1.WriteResult
-		timed(e.Meter, &e.result.Reserve, func() { results, err = e.Manager.ReserveWrite(keys, e.Layout, kv.ModeNew) })
+		took := timed(e.Meter, &e.result.Reserve, func() { results, err = e.Manager.ReserveWrite(keys, e.Layout, kv.ModeNew) })
+		e.publish(event.Event{Text: "reserve_write", Duration: took, Keys: keys, Session: f.id}, err)
 		if err != nil {
 			return 0, fmt.Errorf("reserve write of request %s: %w", f.id, err)
 		}
@@ -249,7 +253,8 @@ func (e *engine) reserved(keys []kv.ObjectKey, results []l1.WriteResult) []kv.Ob
 func (e *engine) finish(f *flight) {
 	for _, keys := range f.reserved {
 		var codes []l1.Code
-		timed(e.Meter, &e.result.FinishWrite, func() { codes = e.Manager.FinishWrite(keys) })
+		took := timed(e.Meter, &e.result.FinishWrite, func() { codes = e.Manager.FinishWrite(keys) })
+		e.publish(event.Event{Text: "finish_write", Duration: took, Keys: keys, Session: f.id}, nil)
 		bad := int64(countNot(codes, l1.Success))
 		e.result.UnwrittenKeys += bad
 		e.result.WrittenKeys += int64(len(keys)) - bad

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
 )
@@ -68,9 +69,8 @@ type Options struct {
 	// whole prompt; DefaultPrefetchTimeout if zero.
 	PrefetchTimeout time.Duration
 
-	// Progress, if set, is called on the engine's goroutine after every
-	// request that is done: how many are, how many run, and the workload time.
-	Progress func(done, running int, workload time.Duration)
+	Bus      *event.Bus // gets every call but queries as an event; nil for none
+	Progress *Progress  // kept current if not nil
 }
 
 // LlamaLayout returns the layout of a chunk of Llama-3.1-8B in bfloat16 on one

@@ -18,6 +18,7 @@ import (
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/sm"
+	"github.com/lmcache/lmcache-go/telemetry"
 )
 
 // benchOptions are the parsed flags of bench storage. A zero number stands for
@@ -41,7 +42,10 @@ type benchOptions struct {
 	config sm.Config
 	memory sm.Memory
 	record *recordFlags
+	obs    *obsFlags
 	json   bool
+
+	progress string
 }
 
 func newBenchStorage(a *app) *cobra.Command {
@@ -49,7 +53,9 @@ func newBenchStorage(a *app) *cobra.Command {
 	var (
 		store  smFlags
 		record recordFlags
+		obs    obsFlags
 		memory memoryFlag
+		shown  progressFlag
 	)
 	cmd := &cobra.Command{
 		Use:   "storage --workload SPEC --l1-size-gb GB --eviction-policy NAME [flags]",
@@ -76,10 +82,12 @@ are recorded.`,
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
 		flags.BoolVar(&o.json, "json", false, "print one JSON object instead of the table")
+		shown.define(flags, "else a log line every ten seconds")
 	})
 	store.define(cmd)
 	section(cmd, "Memory", func(flags *pflag.FlagSet) { memory.define(flags, "memory") })
 	record.define(cmd)
+	obs.define(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err = noOperands(args); err != nil {
 			return err
@@ -100,8 +108,12 @@ are recorded.`,
 		if err = record.check(); err != nil {
 			return err
 		}
+		if err = obs.check(); err != nil {
+			return err
+		}
+		obs.apply(&o.config)
 		record.note(a)
-		o.memory, o.record = memory.value(), &record
+		o.memory, o.record, o.obs, o.progress = memory.value(), &record, &obs, shown.mode
 		return a.benchStorage(cmd.Context(), o)
 	}
 	return cmd
@@ -159,6 +171,10 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 	if o.virtualTime {
 		clk = clock.NewVirtual(virtualWallStart)
 	}
+	if err := o.obs.bind(a); err != nil {
+		return err
+	}
+	defer o.obs.unbind()
 	recorder, err := o.record.open(a, clk, o.config, spec.Path)
 	if err != nil {
 		return err
@@ -166,16 +182,43 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 	if recorder != nil {
 		defer closing(recorder, &err) // after the manager: all of its calls are in
 	}
-	manager, err := sm.New(o.config, sm.Options{Clock: clk, Tracer: recorder, Memory: o.memory, Adapters: adapterKinds, Log: a.log})
+	live, err := o.obs.start(a, "lmcache-bench", clk)
+	if err != nil {
+		return err
+	}
+	defer closing(live, &err) // after the manager: its last events are in
+	defer o.obs.lingering(ctx, a, live)
+	manager, err := sm.New(o.config, sm.Options{Clock: clk, Tracer: recorder, Memory: o.memory, Adapters: adapterKinds, Log: a.log, Bus: live.Bus()})
 	if err != nil {
 		return err
 	}
 	defer closing(manager, &err)
+	progress := new(workload.Progress)
+	live.Watch(watched(manager))
+	live.WatchBench(func() telemetry.Bench {
+		far := progress.Load()
+		return telemetry.Bench{Started: far.Started, Done: far.Done, WorkloadS: far.Workload.Seconds(), LagNS: int64(far.Lag)}
+	})
+	endPanel := a.show(&view{
+		name: strings.TrimSpace("bench storage " + o.obs.runName), unit: "requests", state: watched(manager),
+		tally: func() tally {
+			far := progress.Load()
+			t := tally{done: far.Done, total: int64(o.requests), running: far.Started - far.Done, lag: far.Lag}
+			if o.requests == 0 {
+				t.at, t.length = far.Workload, o.duration
+			}
+			return t
+		},
+	}, o.progress, true)
+	defer endPanel()
 	result, err := workload.Run(ctx, work, workload.Options{
 		Manager: workload.Storage(manager), Clock: clk, Meter: clock.Real{},
 		Model: o.model, Layout: o.layout, Ranks: o.ranks, Speed: o.speed,
 		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate,
+		Bus: live.Bus(), Progress: progress,
 	})
+	endPanel()
+	err = errors.Join(err, lastMetrics(ctx, live, clk, manager))
 	if result == nil || err != nil && result.Requests == 0 && ctx.Err() == nil {
 		return about(spec.Path, err) // nothing ran, and not because the user did not wait
 	}

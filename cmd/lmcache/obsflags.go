@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/replay"
 	"github.com/lmcache/lmcache-go/sm"
 	"github.com/lmcache/lmcache-go/telemetry"
 )
@@ -40,6 +44,8 @@ type obsFlags struct {
 	extraLogging  bool
 	extraInterval float64
 	unbuilt       []unbuiltFlag
+
+	listener net.Listener // bound, until start takes it over
 }
 
 func (f *obsFlags) define(cmd *cobra.Command) {
@@ -103,30 +109,57 @@ func (f *obsFlags) apply(c *sm.Config) {
 	c.ExtraLogging, c.ExtraLoggingInterval = f.extraLogging, f.extraInterval
 }
 
+// bind checks what only the machine can tell, before anything is done: the port
+// of /metrics, which it binds, and the file of --metrics-dump. A default port
+// that is taken costs the endpoint only: it is Prometheus's own. The caller must
+// unbind.
+func (f *obsFlags) bind(a *app) (err error) {
+	if f.disabled || f.noMetrics {
+		return nil
+	}
+	if f.dump != "" {
+		if err := replay.PrepareOutput(filepath.Dir(f.dump), filepath.Base(f.dump)); err != nil {
+			return fmt.Errorf("--metrics-dump: %w", err)
+		}
+	}
+	if f.endpoint != "" || f.serving { // a server shows /metrics at its own front-end
+		return nil
+	}
+	f.listener, err = telemetry.Listen(f.host, f.port)
+	if err != nil && !f.cmd.Flags().Changed("prometheus-port") && f.linger == 0 {
+		a.log.Warn(fmt.Sprintf("%v; going on without (--prometheus-port sets another)", err))
+		return nil
+	}
+	return err
+}
+
+// unbind lets go of the port if start was not called.
+func (f *obsFlags) unbind() {
+	if f.listener != nil {
+		_ = f.listener.Close()
+		f.listener = nil
+	}
+}
+
 // servingPatience is how long a server waits at its end for a collector that does
 // not answer.
 const servingPatience = 500 * time.Millisecond
 
-// start starts what the flags ask for; service names the command in metrics. A
-// default port that is taken costs the endpoint only: it is Prometheus's own.
+// start starts what the flags ask for, on the port of bind. The service is that
+// of the metrics, lmcache-replay for example.
 func (f *obsFlags) start(a *app, service string, clk clock.Clock) (*telemetry.Telemetry, error) {
 	_, virtual := clk.(*clock.Virtual)
 	opt := telemetry.Options{
 		Clock: clk, Log: a.log, Lossless: virtual, QueueSize: f.queueSize,
 		Disabled: f.disabled, Metrics: !f.noMetrics, Logging: !f.noLogging, Spans: f.tracing,
-		SampleRate: f.sampleRate, Host: f.host, Port: f.port, Endpoint: f.endpoint, Dump: f.dump,
-		Service: service, InstanceID: cmp.Or(f.instance, uuid.NewString()), RunName: f.runName,
+		SampleRate: f.sampleRate, Listener: f.listener, Port: -1, Endpoint: f.endpoint, Dump: f.dump,
+		Service: service, Command: strings.TrimPrefix(service, "lmcache-"), InstanceID: cmp.Or(f.instance, uuid.NewString()), RunName: f.runName,
 	}
 	if f.serving {
 		opt.Handler, opt.Patience = true, servingPatience
 	}
-	t, err := telemetry.Start(opt)
-	if errors.Is(err, telemetry.ErrEndpoint) && !f.cmd.Flags().Changed("prometheus-port") && f.linger == 0 {
-		a.log.Warn(fmt.Sprintf("%v; going on without (--prometheus-port sets another)", err))
-		opt.Port = -1
-		t, err = telemetry.Start(opt)
-	}
-	return t, err
+	f.listener = nil // Start's, also if it fails
+	return telemetry.Start(opt)
 }
 
 // recordingOnly is a flag that records, given to a command that never does.

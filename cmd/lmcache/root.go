@@ -29,10 +29,12 @@ const (
 
 // app is what every command needs.
 type app struct {
-	stdout io.Writer
-	stderr io.Writer
-	log    *slog.Logger
-	level  *slog.LevelVar // of log
+	stdout   io.Writer
+	stderr   io.Writer
+	log      *slog.Logger
+	level    *slog.LevelVar // of log
+	logs     *logs
+	terminal io.Writer // stderr as it is, for what draws there
 }
 
 // usageError reports a wrong command line.
@@ -60,8 +62,14 @@ var errReported = errors.New("already reported")
 
 // run executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
-	a.log, a.level = newLogger(stdout, stderr)
+	logs := newLogs(stdout, stderr)
+	defer func() {
+		if err := logs.close(); err != nil {
+			fmt.Fprintln(stderr, "lmcache: "+oneLine(err))
+		}
+	}()
+	a := &app{stdout: logs.behind(stdout), stderr: logs.behind(stderr), log: logs.logger, level: logs.level, logs: logs, terminal: stderr}
+	stderr = a.stderr
 	root := newRoot(a)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,6 +27,7 @@ type replayOptions struct {
 	memory      sm.Memory
 	virtualTime bool
 	obs         *obsFlags
+	progress    string
 
 	verbose   bool
 	jsonlPath string // "-" is stdout, empty is none
@@ -39,6 +43,7 @@ func newTraceReplay(a *app) *cobra.Command {
 		store  smFlags
 		obs    obsFlags
 		memory memoryFlag
+		shown  progressFlag
 	)
 	cmd := &cobra.Command{
 		Use:   "replay FILE --l1-size-gb GB --eviction-policy NAME [flags]",
@@ -54,7 +59,8 @@ none is made early. Prints a table and writes a CSV.`,
 		flags.BoolVar(&o.verbose, "verbose", false, "print one line a record on stdout")
 		flags.StringVar(&o.jsonlPath, "jsonl-out", "", "write one JSON object a record to this `PATH`; - is stdout")
 		flags.StringVar(&o.jsonlPath, "jsonl", "", "the same as --jsonl-out `PATH`")
-		flags.BoolVarP(&o.quiet, "quiet", "q", false, "no table; files are still written")
+		flags.BoolVarP(&o.quiet, "quiet", "q", false, "no table, no panel; files are still written")
+		shown.define(flags, "in place of the log line a record unless LMCACHE_LOG_LEVEL is set")
 	})
 	section(cmd, "Replay", func(flags *pflag.FlagSet) {
 		memory.define(flags, "replay-memory")
@@ -84,7 +90,10 @@ none is made early. Prints a table and writes a CSV.`,
 		if o.outputDir == "" {
 			return usagef("argument --output-dir: invalid value: '' (allowed: a folder)")
 		}
-		o.memory, o.obs = memory.value(), &obs
+		o.memory, o.obs, o.progress = memory.value(), &obs, shown.mode
+		if o.quiet {
+			o.progress = "off"
+		}
 		return a.traceReplay(cmd.Context(), o)
 	}
 	return cmd
@@ -125,7 +134,11 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 			return err
 		}
 	}
-	replay.LogBanner(a.log)
+	if err := o.obs.bind(a); err != nil {
+		return err
+	}
+	defer o.obs.unbind()
+	replay.LogBanner(a.log, a.logs.color)
 	summary, err := tracefile.Summarize(o.path, a.warn)
 	if err != nil {
 		return about(o.path, err)
@@ -181,18 +194,30 @@ func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
 	opt.Source, opt.Manager = src, replay.StorageManager(manager)
 	opt.Bus, opt.Progress = live.Bus(), new(replay.Progress)
 	live.Watch(watched(manager))
-	live.WatchProgress(func() (p telemetry.Progress) {
+	progress := func() (p telemetry.Progress) {
 		p.Total = opt.Total
 		p.Done, p.Failed, p.Skipped, p.LagNS = opt.Progress.Load()
 		return p
-	})
-	result, err := replay.Run(ctx, opt)
-	if live != nil {
-		settle(ctx, opt.Clock, manager)
-		last := watched(manager)()
-		live.Watch(func() telemetry.State { return last }) // a manager that is closed has nothing more to show
 	}
-	err = errors.Join(err, live.WriteDump())
+	live.WatchProgress(progress)
+	if a.showsPanel(o.progress) && a.logs.onTerminal() && !a.logs.chosen {
+		opt.RecordLog = slog.New(slog.DiscardHandler) // the panel would have no rest
+	}
+	start := time.Now()
+	endPanel := a.show(&view{
+		name: strings.TrimSpace("replay " + o.obs.runName), unit: "records", state: watched(manager),
+		tally: func() tally {
+			p := progress()
+			t := tally{done: p.Done, total: p.Total, failed: p.Failed + p.Skipped, running: -1, lag: time.Duration(p.LagNS)}
+			if !o.virtualTime {
+				t.at, t.length = time.Since(start)-t.lag, time.Duration(summary.DurationS*1e9)
+			}
+			return t
+		},
+	}, o.progress, false)
+	defer endPanel()
+	result, err := replay.Run(ctx, opt)
+	err = errors.Join(err, lastMetrics(ctx, live, opt.Clock, manager))
 	if err != nil {
 		if src.Err() != nil {
 			err = about(o.path, err)

@@ -30,6 +30,18 @@ func watched(m *sm.Manager) func() telemetry.State {
 	}
 }
 
+// lastMetrics makes the metrics tell of all that was done, and writes
+// --metrics-dump. It goes between the last call and the close of the manager.
+func lastMetrics(ctx context.Context, t *telemetry.Telemetry, clk clock.Clock, m *sm.Manager) error {
+	if t == nil {
+		return nil
+	}
+	settle(ctx, clk, m)
+	last := watched(m)()
+	t.Watch(func() telemetry.State { return last }) // a manager that is closed has nothing more to show
+	return t.WriteDump()
+}
+
 // settleFor bounds the wait for stores that are slow.
 const settleFor = 30 * time.Second
 

@@ -77,6 +77,7 @@ var monopolies = []monopoly{
 	{"unsafe", []string{"mmapio"}, true},
 	{"golang.org/x/sys/unix", []string{"mmapio", "internal/clock", "l2", "l2/*"}, false},
 	{"github.com/spf13/cobra", []string{"cmd/*"}, false},
+	{"github.com/vbauerster/mpb", []string{"cmd/*"}, false},
 	{"go.opentelemetry.io", []string{"telemetry"}, false},
 	{"github.com/prometheus", []string{"telemetry"}, false},
 	{"github.com/redis/go-redis", []string{"l2/resp"}, false},
