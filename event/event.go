@@ -3,6 +3,10 @@ package event
 import "github.com/lmcache/lmcache-go/kv"
 
 // Type says what happened. Its text is what LMCache logs.
+//
+// Of LMCache's there is no sm.capacity.changed (capacities do not change, and
+// there is no coordinator to tell), no trace.call (a recording is not made of
+// events), and nothing of GPUs, blending and the log of token hashes.
 type Type uint8
 
 // The events of release 0.5.6's storage layer. Behind each stands what it

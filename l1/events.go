@@ -54,50 +54,77 @@ func (m *Manager) publishReserved(keys []kv.ObjectKey, results []WriteResult, ta
 
 // publishUnlocked tells of a release, and of the temporary objects that went
 // with it.
-func (m *Manager) publishUnlocked(keys []kv.ObjectKey, codes []Code, gone departed) {
+func (m *Manager) publishUnlocked(keys []kv.ObjectKey, codes []Code, gone *told) {
 	if m.bus.Wants(event.L1ReadFinished) {
 		m.publish(event.Event{Type: event.L1ReadFinished}, keys, func(i int) bool { return codes == nil || codes[i] == Success })
 	}
 	m.publishGone(gone)
 }
 
-// departed are objects that have left L1, for publishGone.
-type departed struct {
+// told are objects that an event will tell of. They are put together while the
+// gate is held, and published when it is free.
+type told struct {
 	keys  []kv.ObjectKey
-	sizes []int64
+	sizes []int64 // without padding
 }
 
-func (m *Manager) publishGone(d departed) {
-	if m.bus.Wants(event.L1KeysEvicted) {
-		m.publish(event.Event{Type: event.L1KeysEvicted, Sizes: d.sizes}, d.keys, nil)
-	}
-}
+var toldLists = sync.Pool{New: func() any { return new(told) }}
 
-// collect returns what adds the objects of slots to gone, nil if nobody wants
-// them. The gate is held when it is called.
-func (m *Manager) collect(gone *departed) func(s uint32, bytes int64) {
-	if !m.bus.Wants(event.L1KeysEvicted) {
+// tellOf returns an empty list for an event of type t, nil if nobody wants it.
+func (m *Manager) tellOf(t event.Type) *told {
+	if !m.bus.Wants(t) {
 		return nil
 	}
-	return func(s uint32, bytes int64) {
-		gone.keys = append(gone.keys, m.index.Key(s))
-		gone.sizes = append(gone.sizes, bytes)
+	return toldLists.Get().(*told)
+}
+
+func (t *told) add(k kv.ObjectKey, bytes int64) {
+	t.keys = append(t.keys, k)
+	t.sizes = append(t.sizes, bytes)
+}
+
+// tellAll publishes e about t, which is used up.
+func (m *Manager) tellAll(e event.Event, t *told) {
+	e.Sizes = t.sizes
+	m.publish(e, t.keys, nil)
+	t.keys, t.sizes = t.keys[:0], t.sizes[:0]
+	toldLists.Put(t)
+}
+
+// publishGone tells of objects that have left L1; none if gone is nil.
+func (m *Manager) publishGone(gone *told) {
+	if gone != nil {
+		m.tellAll(event.Event{Type: event.L1KeysEvicted}, gone)
 	}
 }
 
-// finished are objects that became resident, for publishFinished.
-type finished struct {
-	keys  []kv.ObjectKey
-	sizes []int64
+// collect returns what adds the objects of slots to gone, nil if that is nil. The
+// gate is held when it is called.
+func (m *Manager) collect(gone *told) func(s uint32, bytes int64) {
+	if gone == nil {
+		return nil
+	}
+	return func(s uint32, bytes int64) { gone.add(m.index.Key(s), bytes) }
+}
+
+// tellOfFinish is tellOf for objects that become resident.
+func (m *Manager) tellOfFinish(tag Tag) *told {
+	if tag == Writer {
+		return m.tellOf(event.L1WriteFinished)
+	}
+	return m.tellOf(event.L1WriteFinishedAndRead)
 }
 
 // publishFinished tells of objects that became resident: by a writer those that
-// were admitted, by a load all that have its locks now.
-func (m *Manager) publishFinished(f *finished, tag Tag) {
+// were admitted, if any, by a load all that have its locks now.
+func (m *Manager) publishFinished(t *told, tag Tag) {
 	switch {
+	case t == nil:
 	case tag != Writer:
-		m.publish(event.Event{Type: event.L1WriteFinishedAndRead, RequestID: int64(tag) - 1, Sizes: f.sizes}, f.keys, nil)
-	case len(f.keys) > 0:
-		m.publish(event.Event{Type: event.L1WriteFinished, Sizes: f.sizes}, f.keys, nil)
+		m.tellAll(event.Event{Type: event.L1WriteFinishedAndRead, RequestID: int64(tag) - 1}, t)
+	case len(t.keys) > 0:
+		m.tellAll(event.Event{Type: event.L1WriteFinished}, t)
+	default:
+		toldLists.Put(t)
 	}
 }

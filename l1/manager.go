@@ -480,11 +480,8 @@ func (m *Manager) allocate(results []WriteResult, layout kv.Layout, isTemporary 
 func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.ObjectKey, tag Tag, readLocks int) (_ []Code, _ []kv.ObjectKey, bytes int64) {
 	var mem hashes
 	h := mem.of(keys)
-	var told *finished
-	if m.bus.Wants(event.L1WriteFinished) || m.bus.Wants(event.L1WriteFinishedAndRead) {
-		told = new(finished)
-		defer func() { m.publishFinished(told, tag) }()
-	}
+	told := m.tellOfFinish(tag)
+	defer m.publishFinished(told, tag)
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h) // finishing frees no slot and gives none
@@ -524,8 +521,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 			admitted = append(admitted, keys[i])
 		}
 		if told != nil && (isNew || tag != Writer) {
-			told.keys = append(told.keys, keys[i])
-			told.sizes = append(told.sizes, at.layout.Bytes())
+			told.add(keys[i], at.layout.Bytes())
 		}
 		if readLocks > 0 {
 			at.lock(now, m.readTTL, uint32(readLocks))
@@ -676,12 +672,12 @@ func (m *Manager) Pin(objects []Object, keys []kv.ObjectKey) ([]Object, kv.Bitma
 // returned. The objects may go, and the lock is given back unless it may have
 // lapsed; it would be another's by now. freed is as Unlock's.
 func (m *Manager) Unpin(keys []kv.ObjectKey, objects []Object, pinned int64) (freed int) {
-	var gone departed
-	defer func() { m.publishUnlocked(keys, nil, gone) }()
+	gone := m.tellOf(event.L1KeysEvicted)
+	defer m.publishUnlocked(keys, nil, gone)
 	m.enter()
 	defer m.gate.unlock()
 	m.told = m.told[:0]
-	now, removed := m.clock.Now(), m.collect(&gone)
+	now, removed := m.clock.Now(), m.collect(gone)
 	for i := range keys {
 		s := m.index.Find(&keys[i])
 		r := m.residentOf(s)
@@ -722,7 +718,7 @@ func (m *Manager) dropUnused(s uint32, r *object, removed func(s uint32, bytes i
 func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, freed int) {
 	var mem hashes
 	h := mem.of(keys)
-	before, gone := len(codes), departed{}
+	before, gone := len(codes), m.tellOf(event.L1KeysEvicted)
 	defer func() { m.publishUnlocked(keys, codes[before:], gone) }()
 	var ok bool
 	if codes, ok = m.unlockPermanent(codes, keys, h, n); ok {
@@ -731,7 +727,7 @@ func (m *Manager) Unlock(codes []Code, keys []kv.ObjectKey, n int) (_ []Code, fr
 	m.enter()
 	defer m.gate.unlock()
 	m.found = m.index.AppendSlots(m.found[:0], keys, h) // every slot that goes is retained until the end
-	now, removed := m.clock.Now(), m.collect(&gone)
+	now, removed := m.clock.Now(), m.collect(gone)
 	m.told = m.told[:0]
 	for _, s := range m.found {
 		r := m.residentOf(s)
@@ -835,12 +831,12 @@ func (m *Manager) lookUp(dst []uint32, keys []kv.ObjectKey, h []kv.KeyHash) (slo
 func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
 	var mem hashes
 	h := mem.of(keys)
-	var gone departed
-	defer func() { m.publishGone(gone) }()
+	gone := m.tellOf(event.L1KeysEvicted)
+	defer m.publishGone(gone)
 	m.enter()
 	defer m.gate.unlock()
 	m.also = m.index.AppendSlots(m.also[:0], keys, h)
-	return m.deleteSlots(codes, m.also, force, m.collect(&gone))
+	return m.deleteSlots(codes, m.also, force, m.collect(gone))
 }
 
 // deleteSlots removes the objects of slots; removed is called for each key that
@@ -952,7 +948,9 @@ func (m *Manager) evict(w whose, ratio float64) Evicted {
 		}
 		m.gate.yield()
 	}
-	m.publishGone(departed{out.Keys, out.sizes})
+	if m.bus.Wants(event.L1KeysEvicted) {
+		m.publish(event.Event{Type: event.L1KeysEvicted, Sizes: out.sizes}, out.Keys, nil)
+	}
 	return out
 }
 
@@ -1091,9 +1089,9 @@ func (m *Manager) Clear(force bool) (n int) {
 // clearSome clears slots from first on, up to last at the most, and returns the
 // next, and how many keys left.
 func (m *Manager) clearSome(first, last uint32, force bool) (next uint32, n int) {
-	var gone departed
+	gone := m.tellOf(event.L1KeysEvicted)
 	defer func() {
-		if len(gone.keys) > 0 {
+		if gone != nil && len(gone.keys) > 0 {
 			m.publishGone(gone)
 		}
 	}()
@@ -1107,7 +1105,7 @@ func (m *Manager) clearSome(first, last uint32, force bool) (next uint32, n int)
 		}
 	}
 	m.index.Prime(m.also)
-	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, m.collect(&gone))
+	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, m.collect(gone))
 	for _, c := range m.codes {
 		if c == Success {
 			n++

@@ -1,6 +1,9 @@
 package sm
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -12,6 +15,12 @@ import (
 // controllers add, with no lock held.
 //
 // Source: reference observability.md, sections 2.2 to 2.7.
+
+// debugging reports whether lines of level DEBUG are written: who writes one asks
+// first, because putting it together costs more than most calls.
+//
+// Source: reference observability.md, section 5.4.
+func (m *Manager) debugging() bool { return m.log.Enabled(context.Background(), slog.LevelDebug) }
 
 // keyList is a pair of lists that an event is put together in.
 type keyList struct{ good, bad []kv.ObjectKey }
@@ -95,6 +104,13 @@ func (p *prefetch) publishLoads() {
 	if len(p.loads) == 0 {
 		return
 	}
+	if p.m.debugging() {
+		n := 0
+		for i := range p.loads {
+			n += len(p.loads[i].cells)
+		}
+		p.m.log.Debug(fmt.Sprintf("Prefetch request %d: submitted load tasks to %d adapters for %d keys", p.id, len(p.loads), n))
+	}
 	var all []kv.ObjectKey
 	for i := range p.loads {
 		l := &p.loads[i]
@@ -135,6 +151,9 @@ func (p *prefetch) publishLoaded() {
 
 // publishDone tells what a request found.
 func (p *prefetch) publishDone(res *PrefetchResult) {
+	if p.m.debugging() {
+		p.m.log.Debug(fmt.Sprintf("Prefetch request %d completed: %d hit cells (%d from L1, %d from L2)", p.id, res.L1Hits+res.L2Hits, res.L1Hits, res.L2Hits))
+	}
 	if !p.m.bus.Wants(event.SMPrefetchCompleted) {
 		return
 	}
@@ -195,6 +214,7 @@ func (m *Manager) L1Usage() []TierUsage {
 
 // AdapterUsage says what one store holds, and what is on its way.
 type AdapterUsage struct {
+	ID int // as in events
 	L2Usage
 	L1Tag                    string // of the L1 that it serves
 	Stores, Loads, LoadBytes int64
@@ -207,7 +227,7 @@ type AdapterUsage struct {
 func (m *Manager) AdapterUsage() []AdapterUsage {
 	var list []AdapterUsage
 	for _, a := range m.stores.list() {
-		list = append(list, AdapterUsage{a.usage(), m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load(),
+		list = append(list, AdapterUsage{a.id, a.usage(), m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load(),
 			a.eviction.cfg.Policy, a.eviction.evicted.keys.Load(), a.eviction.evicted.bytes.Load()})
 	}
 	return list

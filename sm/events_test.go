@@ -1,8 +1,10 @@
 package sm_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -136,7 +138,8 @@ func (w *watchedRig) write(list []kv.ObjectKey) {
 // TestEvents holds what every call publishes, and in which order, against the
 // reference: observability.md, sections 2.1 to 2.7.
 func TestEvents(t *testing.T) {
-	w := newWatchedRig(t, 16, sm.Options{}, func(c *sm.Config) {
+	var lines bytes.Buffer // the simulation runs one step at a time, so nobody writes while it is read
+	w := newWatchedRig(t, 16, sm.Options{Log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))}, func(c *sm.Config) {
 		c.L2Adapters = []string{`{"type":"mock","max_size_gb":0.0079,"mock_bandwidth_gb":1,"eviction":{"eviction_policy":"LRU","trigger_watermark":0.7,"eviction_ratio":0.5}}`}
 		c.Eviction.Watermark, c.Eviction.Ratio = 0.7, 0.25
 	})
@@ -216,6 +219,16 @@ func TestEvents(t *testing.T) {
 	w.sleep(time.Second)
 	if got := w.take(); !slices.Contains(got, "l1.keys.evicted 4 of 4 MiB") || !slices.Contains(got, "l1.policy.evicted") {
 		t.Errorf("L1's eviction:\n  %s", strings.Join(got, "\n  "))
+	}
+	for _, want := range []string{
+		"Submitted store task 1 to adapter 0 with 8 keys.", "L2 store task 1 completed: adapter 0, 8 keys.",
+		"Prefetch request submitted: 4 keys in 1 groups (external_request_id=req-b, prefetch_request_id=1, skip_l2=False)",
+		"Prefetch request 1: submitted load tasks to 1 adapters for 2 keys", "Prefetch request 1 completed: 2 hit cells (0 from L1, 2 from L2)",
+		"prefetch:2: 2 L1 reservations failed with out-of-memory; L1 may be under memory pressure",
+	} {
+		if !strings.Contains(lines.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, &lines)
+		}
 	}
 	if got := event.SetOf(event.L1EvictionLoopTick); w.log.kinds&got == 0 {
 		t.Error("no tick of the eviction loop")

@@ -266,6 +266,14 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
 	p.call, p.session, p.submitNS = call, externalRequestID, h.SubmitNS
+	if m.debugging() {
+		skipped := "False"
+		if skipL2 {
+			skipped = "True"
+		}
+		m.log.Debug(fmt.Sprintf("Prefetch request submitted: %d keys in %d groups (external_request_id=%s, prefetch_request_id=%d, skip_l2=%s)",
+			len(p.keys), len(spec.Groups), externalRequestID, h.ID, skipped))
+	}
 	if skipL2 || !m.hasStoreFor(spec.L2Tags) {
 		p.lockL1()
 		p.plan(p.inL1)

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -234,7 +235,7 @@ func (p *prefetch) reserve() {
 	isTemporary := p.m.cfg.PrefetchPolicy != PrefetchRetain && p.lock != kv.NoLock
 	var reserved []int // cells
 	all := kv.NewBitmap(len(p.keys))
-	failed := false
+	failed, oom := false, 0
 	for row := range p.grid.rows {
 		inRow := cells(p.source, row*p.grid.cols, (row+1)*p.grid.cols)
 		for t, tier := range p.m.tiers {
@@ -248,12 +249,18 @@ func (p *prefetch) reserve() {
 					reserved = append(reserved, cells[i])
 				} else {
 					failed = true
+					if r.Code == l1.OutOfMemory {
+						oom++
+					}
 				}
 			}
 		}
 	}
 	if !failed {
 		return
+	}
+	if oom > 0 {
+		p.m.log.Warn(fmt.Sprintf("prefetch:%d: %d L1 reservations failed with out-of-memory; L1 may be under memory pressure", p.id, oom))
 	}
 	if p.grid.policy == kv.FetchFull { // a column is loaded if it was reserved in every row
 		all = p.grid.completeColumns(all)

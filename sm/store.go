@@ -178,6 +178,9 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 		a.stores.Add(1)
 		id := a.SubmitStore(objects(held, c.views))
 		c.inFlight[storeID{a, id}] = t
+		if c.m.debugging() {
+			c.m.log.Debug(fmt.Sprintf("Submitted store task %d to adapter %d with %d keys.", id, a.id, len(held)))
+		}
 		c.publishStore(event.Event{Type: event.L2StoreSubmitted, Bytes: t.bytes}, a, t, uint64(id))
 	}
 }
@@ -211,6 +214,9 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 			a.failures.warn(c.m, a.Name(), len(t.held), res.Err)
 		}
 	} else {
+		if c.m.debugging() {
+			c.m.log.Debug(fmt.Sprintf("L2 store task %d completed: adapter %d, %d keys.", res.ID, a.id, len(t.held)))
+		}
 		for _, k := range t.held {
 			g.stored.Set(k)
 		}

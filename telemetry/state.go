@@ -45,6 +45,7 @@ type Eviction struct {
 
 // AdapterState is one L2 adapter.
 type AdapterState struct {
+	Index         int    // given once: those of adapters that left are not given again
 	Name          string // type
 	L1Tag         string // of the L1 that it serves
 	UsedBytes     int64
@@ -123,7 +124,7 @@ func ofAdapters(f func(s *AdapterState) float64) func(*Telemetry, func(float64, 
 	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 		for i := range s.Adapters {
 			if v := f(&s.Adapters[i]); v != 0 {
-				show(v, attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", s.Adapters[i].Name))
+				show(v, attribute.String("adapter_index", strconv.Itoa(s.Adapters[i].Index)), attribute.String("l2_name", s.Adapters[i].Name))
 			}
 		}
 	})
@@ -143,7 +144,7 @@ func ofL2Eviction(f func(e *Eviction) int64) func(*Telemetry, func(float64, ...a
 	return ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 		for i := range s.Adapters {
 			if a := &s.Adapters[i]; a.Policy != "" {
-				show(float64(f(&a.Eviction)), attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", a.Name), attribute.String("policy", a.Policy))
+				show(float64(f(&a.Eviction)), attribute.String("adapter_index", strconv.Itoa(a.Index)), attribute.String("l2_name", a.Name), attribute.String("policy", a.Policy))
 			}
 		}
 	})
@@ -264,7 +265,7 @@ var gauges = []gauge{
 	{"lmcache.storage", "lmcache_storage.l2_adapter_usage_bytes", "", "Bytes held in each L2 adapter, one series an adapter.", false,
 		ofState(func(s *State, show func(float64, ...attribute.KeyValue)) {
 			for i := range s.Adapters {
-				show(float64(s.Adapters[i].UsedBytes), attribute.String("adapter_index", strconv.Itoa(i)), attribute.String("l2_name", s.Adapters[i].Name))
+				show(float64(s.Adapters[i].UsedBytes), attribute.String("adapter_index", strconv.Itoa(s.Adapters[i].Index)), attribute.String("l2_name", s.Adapters[i].Name))
 			}
 		})},
 	{"lmcache.server", "lmcache_server.requests", "", "Well-formed requests that came, by operation.", true,

@@ -23,7 +23,7 @@ func watched(m *sm.Manager) func() telemetry.State {
 				Eviction: telemetry.Eviction{Policy: u.Policy, EvictedObjects: u.EvictedKeys, EvictedBytes: u.EvictedBytes}})
 		}
 		for _, a := range m.AdapterUsage() {
-			state.Adapters = append(state.Adapters, telemetry.AdapterState{Name: a.Name, L1Tag: a.L1Tag, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes,
+			state.Adapters = append(state.Adapters, telemetry.AdapterState{Index: a.ID, Name: a.Name, L1Tag: a.L1Tag, UsedBytes: a.UsedBytes, Stores: a.Stores, Loads: a.Loads, LoadBytes: a.LoadBytes,
 				Eviction: telemetry.Eviction{Policy: a.Policy, EvictedObjects: a.EvictedKeys, EvictedBytes: a.EvictedBytes}})
 		}
 		return state
