@@ -88,7 +88,7 @@ func BenchmarkHold(b *testing.B) {
 		var clearing []time.Duration
 		last := m.index.Last()
 		for s := uint32(1); s <= last; {
-			clearing = append(clearing, cpuTime(func() { s = m.clearSome(s, last, false) }))
+			clearing = append(clearing, cpuTime(func() { s, _ = m.clearSome(s, last, false) }))
 		}
 		if u := m.Usage(); u.Resident != 0 {
 			b.Fatalf("%d objects are left", u.Resident)

@@ -74,8 +74,9 @@ type Manager struct {
 	name               string        // in events; immutable
 	salts              *saltTable    // nil unless the policy is evict.Partitioned
 	orphans            []uint32      // slots with reservations that the policy does not know: see disown
-	resident, inFlight int64         // resident objects; staged objects
-	staging            int64         // bytes of staged objects, as placed
+	left               leftovers
+	resident, inFlight int64 // resident objects; staged objects
+	staging            int64 // bytes of staged objects, as placed
 
 	// Scratch lists, reused by every call that holds the gate alone.
 	told    []uint32
@@ -486,6 +487,7 @@ func (m *Manager) Finish(codes []Code, admitted []kv.ObjectKey, keys []kv.Object
 		}
 		switch {
 		case number == 0:
+			m.endLoading(&keys[i], tag)
 			codes = append(codes, KeyNotExist)
 			continue
 		case !m.staged.At(number).live(now):
@@ -530,6 +532,7 @@ func (m *Manager) Discard(keys []kv.ObjectKey, tag Tag) {
 	defer m.gate.unlock()
 	m.told = m.told[:0]
 	for i := range keys {
+		m.endLoading(&keys[i], tag)
 		s, at := m.find(&keys[i])
 		if at == nil {
 			continue
@@ -658,10 +661,10 @@ func (m *Manager) Pin(objects []Object, keys []kv.ObjectKey) ([]Object, kv.Bitma
 	return objects, found
 }
 
-// Unpin undoes a Pin of keys that it held, made at time pinned: the objects may
-// go, and the lock is given back unless it may have lapsed; it would be another's
-// by now. freed is as Unlock's.
-func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
+// Unpin undoes a Pin of keys that it held, made at time pinned; objects is what it
+// returned. The objects may go, and the lock is given back unless it may have
+// lapsed; it would be another's by now. freed is as Unlock's.
+func (m *Manager) Unpin(keys []kv.ObjectKey, objects []Object, pinned int64) (freed int) {
 	var gone departed
 	defer func() { m.publishUnlocked(keys, nil, gone) }()
 	m.enter()
@@ -671,10 +674,11 @@ func (m *Manager) Unpin(keys []kv.ObjectKey, pinned int64) (freed int) {
 	for i := range keys {
 		s := m.index.Find(&keys[i])
 		r := m.residentOf(s)
-		if r == nil { // cleared by force
+		if r == nil || r.offset != objects[i].Offset {
+			m.unpinLeft(objects[i].Offset)
 			continue
 		}
-		r.pins -= min(r.pins, 1)
+		r.pins--
 		if now-pinned < m.readTTL {
 			r.unlock(now, 1)
 		}
@@ -776,14 +780,20 @@ func (m *Manager) forgetRetained() {
 	}
 }
 
-// Touch tells the policy that the keys were hit.
-func (m *Manager) Touch(keys []kv.ObjectKey) {
+// Touch tells the policy that the keys were hit, and returns how many there are.
+func (m *Manager) Touch(keys []kv.ObjectKey) (n int) {
 	var mem hashes
 	var list slotList
 	h := mem.of(keys)
 	m.gate.rlock()
-	full := m.touched.add(m.index.AppendSlots(list[:0], keys, h))
+	slots := m.index.AppendSlots(list[:0], keys, h)
+	full := m.touched.add(slots)
 	m.gate.runlock()
+	for _, s := range slots {
+		if s != 0 {
+			n++
+		}
+	}
 	if full {
 		m.enter()
 		m.gate.unlock()
@@ -791,6 +801,7 @@ func (m *Manager) Touch(keys []kv.ObjectKey) {
 	if len(keys) > 0 && m.bus.Wants(event.L1KeysAccessed) {
 		m.publish(event.Event{Type: event.L1KeysAccessed}, keys, nil)
 	}
+	return n
 }
 
 // enter takes the gate alone, and tells the policy of the touches until now.
@@ -801,7 +812,7 @@ func (m *Manager) enter() {
 
 // Delete removes the keys that no live lock holds and appends an outcome for
 // each to codes; freed is the memory that came back. With force locks do not
-// count.
+// count; memory that a store's task reads or writes comes back when that ends.
 func (m *Manager) Delete(codes []Code, keys []kv.ObjectKey, force bool) (_ []Code, freed int64) {
 	var mem hashes
 	h := mem.of(keys)
@@ -842,9 +853,13 @@ func (m *Manager) deleteSlots(codes []Code, slots []uint32, force bool, removed 
 			continue
 		case r.state != absent:
 			o := m.drop(s)
-			freed += m.physical(o.layout)
 			size = o.layout.Bytes()
-			m.release(s, &o)
+			if o.pins > 0 {
+				m.leave(s, o)
+			} else {
+				freed += m.physical(o.layout)
+				m.release(s, &o)
+			}
 			wereResident = append(wereResident, s)
 		case hadStaged:
 			wereStaged = append(wereStaged, s)
@@ -872,9 +887,14 @@ func (m *Manager) freeStagedObjects(s uint32, at *slot, now int64, force bool) (
 		r := m.staged.At(number)
 		next := r.next
 		if force || !r.live(now) {
+			tag := r.tag
 			o := m.unstage(s, number)
-			bytes += m.physical(o.layout)
-			m.release(s, &o)
+			if tag != Writer {
+				m.leaveLoading(s, tag, o)
+			} else {
+				bytes += m.physical(o.layout)
+				m.release(s, &o)
+			}
 		}
 		number = next
 	}
@@ -995,21 +1015,25 @@ func (m *Manager) abandoned(at *slot, now int64) bool {
 	return false
 }
 
-// Clear removes every object that no live lock holds, with force every object.
-// Other calls get their turn in between; what they add meanwhile may stay.
-func (m *Manager) Clear(force bool) {
+// Clear removes every object that no live lock holds, with force every object, as
+// Delete does, and returns how many keys left. Other calls get their turn in
+// between; what they add meanwhile may stay.
+func (m *Manager) Clear(force bool) (n int) {
 	m.enter()
 	last := m.index.Last()
 	m.gate.unlock()
 	for s := uint32(1); s <= last; {
-		s = m.clearSome(s, last, force)
+		var gone int
+		s, gone = m.clearSome(s, last, force)
+		n += gone
 		m.gate.yield()
 	}
+	return n
 }
 
 // clearSome clears slots from first on, up to last at the most, and returns the
-// next.
-func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
+// next, and how many keys left.
+func (m *Manager) clearSome(first, last uint32, force bool) (next uint32, n int) {
 	var gone departed
 	defer func() {
 		if len(gone.keys) > 0 {
@@ -1027,7 +1051,12 @@ func (m *Manager) clearSome(first, last uint32, force bool) (next uint32) {
 	}
 	m.index.Prime(m.also)
 	m.codes, _ = m.deleteSlots(m.codes[:0], m.also, force, m.collect(&gone))
-	return next
+	for _, c := range m.codes {
+		if c == Success {
+			n++
+		}
+	}
+	return next, n
 }
 
 // Usage is the present state of the tier.
@@ -1071,6 +1100,7 @@ func (m *Manager) Check() error {
 			add(&m.staged.At(n).object)
 		}
 	}
+	m.left.each(func(o *leftover) { add(&o.object) })
 	if err := m.salts.check(m); err != nil {
 		return err
 	}

@@ -398,6 +398,13 @@ func TestRandomCalls(t *testing.T) {
 		}
 	}
 	x.Clear(true)
+	if err := x.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 30 { // loads that were on their way end
+		x.Discard(keys(n), 1)
+		x.Finish(nil, nil, keys(n), 2, 1)
+	}
 	if u := x.Usage(); u != (l1.Usage{CapacityBytes: u.CapacityBytes}) {
 		t.Errorf("after a forced clear: %+v", u)
 	}
@@ -447,7 +454,7 @@ func TestPinOutlivesItsLock(t *testing.T) {
 	if codes, _ := x.Delete(nil, keys(1, 2), false); codes[0] != l1.KeyIsLocked || codes[1] != l1.KeyIsLocked {
 		t.Errorf("Delete of pinned keys: %v", codes)
 	}
-	x.Unpin(keys(1, 2), pinned)
+	x.Unpin(keys(1, 2), objects, pinned)
 	if codes, _ := x.Delete(nil, keys(1, 2), false); codes[0] != l1.Success || codes[1] != l1.Success {
 		t.Errorf("Delete behind Unpin: %v", codes)
 	}

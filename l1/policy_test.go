@@ -105,6 +105,13 @@ func TestRandomCallsOfEveryPolicy(t *testing.T) {
 				}
 			}
 			x.Clear(true)
+			if err := x.Check(); err != nil {
+				t.Fatal(err)
+			}
+			for n := range 30 { // loads that were on their way end
+				x.Discard(salted(t, n), 1)
+				x.Finish(nil, nil, salted(t, n), 2, 1)
+			}
 			if u := x.Usage(); u != (l1.Usage{CapacityBytes: u.CapacityBytes}) || len(x.UsageBySalt(nil)) > 0 {
 				t.Errorf("after a forced clear: %+v, %v", u, x.UsageBySalt(nil))
 			}

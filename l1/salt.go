@@ -37,6 +37,7 @@ func (t *saltTable) check(m *Manager) error {
 			again.add(m.index.Scope(s), m.physical(m.staged.At(n).layout))
 		}
 	}
+	m.left.each(func(o *leftover) { again.add(o.scope, m.physical(o.layout)) })
 	again.bytes = append(again.bytes, make([]int64, max(0, len(t.bytes)-len(again.bytes)))...)
 	for salt, bytes := range again.bytes {
 		if salt >= len(t.bytes) || bytes != t.bytes[salt] {

@@ -49,6 +49,9 @@ func (m *idle) SubmitPrefetchTask(*kv.PrefetchSpec, string, bool) (sm.PrefetchHa
 func (m *idle) QueryPrefetchStatus(sm.PrefetchHandle) (*sm.PrefetchResult, bool) { return &m.res, true }
 func (m *idle) ReadPrefetched([]kv.ObjectKey) replay.Read                        { return m }
 func (m *idle) FinishReadPrefetched([]kv.ObjectKey, int) []l1.Code               { return m.codes }
+func (m *idle) Clear(bool)                                                       {}
+func (m *idle) Touch([]kv.ObjectKey)                                             {}
+func (m *idle) DeleteL1([]kv.ObjectKey, bool) (deleted, skipped int)             { return 0, 0 }
 func (m *idle) Stats() sm.Stats                                                  { return sm.Stats{} }
 func (m *idle) Codes() []l1.Code                                                 { return m.codes }
 func (m *idle) Exit(error)                                                       {}

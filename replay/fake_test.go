@@ -141,6 +141,15 @@ func (m *manager) FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.
 	return m.answer(len(keys))
 }
 
+func (m *manager) Clear(force bool) { m.called(trace.OpClear, "clear %v", force) }
+
+func (m *manager) Touch(keys []kv.ObjectKey) { m.called(trace.OpTouch, "touch %d", len(keys)) }
+
+func (m *manager) DeleteL1(keys []kv.ObjectKey, force bool) (deleted, skipped int) {
+	m.called(trace.OpDelete, "delete %d %v", len(keys), force)
+	return len(keys), 0
+}
+
 func (m *manager) Stats() sm.Stats { return m.stats }
 
 // makeKeys returns the keys from up to but not including to.

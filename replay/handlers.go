@@ -86,6 +86,24 @@ var handlers = [...]handler{
 			d.results.leaving = nil
 		},
 	},
+	trace.OpClear: {
+		call: func(d *driver) error {
+			d.manager.Clear(d.args.Flag)
+			return nil
+		},
+	},
+	trace.OpTouch: {
+		call: func(d *driver) error {
+			d.manager.Touch(d.args.Keys)
+			return nil
+		},
+	},
+	trace.OpDelete: {
+		call: func(d *driver) error {
+			d.manager.DeleteL1(d.args.Keys, d.args.Flag)
+			return nil
+		},
+	},
 }
 
 // results are what the present record's call returned; a handler sets its own.

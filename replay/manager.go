@@ -15,6 +15,9 @@ type Manager interface {
 	QueryPrefetchStatus(h sm.PrefetchHandle) (res *sm.PrefetchResult, ok bool)
 	ReadPrefetched(keys []kv.ObjectKey) Read
 	FinishReadPrefetched(keys []kv.ObjectKey, readLocks int) []l1.Code
+	Clear(force bool)
+	Touch(keys []kv.ObjectKey)
+	DeleteL1(keys []kv.ObjectKey, force bool) (deleted, skipped int)
 	Stats() sm.Stats
 }
 

@@ -1,20 +1,6 @@
 package server
 
-import (
-	"log/slog"
-
-	"github.com/lmcache/lmcache-go/server/mq"
-	"github.com/lmcache/lmcache-go/telemetry"
-)
-
-// listen binds the ZMQ front-end.
-func listen(addr string, cfg Config, log *slog.Logger) (front, error) {
-	s, err := mq.Listen("tcp://"+addr, mq.Options{Workers: cfg.NormalWorkers, AffinityWorkers: cfg.AffinityWorkers, Log: log})
-	if err != nil {
-		return nil, err // not s: a nil *mq.Server is no nil front
-	}
-	return s, nil
-}
+import "github.com/lmcache/lmcache-go/telemetry"
 
 // watch adds the request front-end to what gauges show of the storage manager.
 func (s *Server) watch(storage func() telemetry.State) func() telemetry.State {

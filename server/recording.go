@@ -56,6 +56,9 @@ func (r *recordings) begin(path string) (err error) {
 	if r.recorder, err = r.opt.Create(path); err != nil {
 		return err
 	}
+	if full, err := filepath.Abs(path); err == nil {
+		path = full
+	}
 	r.last = httpapi.RecordingState{Recording: true, Level: r.opt.Level, Path: path, Started: time.Now()}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/lmcache/lmcache-go/l1"
 	"github.com/lmcache/lmcache-go/server/httpapi"
 	"github.com/lmcache/lmcache-go/server/mq"
 	"github.com/lmcache/lmcache-go/sm"
@@ -37,23 +37,6 @@ type Options struct {
 	Log           *slog.Logger // discarded if nil
 
 	make makers // the real ones unless a test sets others
-}
-
-// makers make the parts that a Server joins.
-type makers struct {
-	// front binds the request socket.
-	front func(addr string, cfg Config, log *slog.Logger) (front, error)
-	// service builds the storage manager and what serves requests with it. Opt is
-	// ready to use but for the memory, which outlives both.
-	service func(cfg Config, opt sm.Options) (parts, error)
-}
-
-// parts are what serves requests.
-type parts struct {
-	manager *sm.Manager
-	service service
-	memory  io.Closer // shared memory below manager; nil if there is none
-	shm     string    // its name
 }
 
 // service is what both front-ends serve.
@@ -84,9 +67,11 @@ type Server struct {
 	// Immutable after New; in the order in which they were made.
 	requests   front
 	listener   net.Listener // of HTTP; its server's once that runs
+	pool       *l1.Pool     // nil without one; the manager's once there is one
 	live       *telemetry.Telemetry
 	recordings recordings
-	parts      parts
+	manager    *sm.Manager
+	service    service
 	http       *httpFront
 
 	served chan error // what ended the request loop, once
@@ -117,16 +102,14 @@ func (e *PortError) Error() string {
 func (e *PortError) Unwrap() error { return e.Err }
 
 // New binds the ports and builds the server; it does not serve yet. Nothing is
-// created before both ports are bound. The caller must Close it.
+// created before both ports are bound, and no trace before the shared memory. The caller must Close it.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{cfg: cfg, opt: opt, log: opt.Log, served: make(chan error, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.recordings.opt = opt.Recording
-	if s.opt.make.front == nil {
-		s.opt.make.front = listen
-	}
+	s.opt.make = opt.make.orReal()
 	if err := s.build(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -135,6 +118,9 @@ func New(cfg Config, opt Options) (*Server, error) {
 
 func (s *Server) build() (err error) {
 	if err := s.bind(); err != nil {
+		return err
+	}
+	if s.pool, err = newPool(s.cfg, s.log); err != nil {
 		return err
 	}
 	if s.opt.Telemetry != nil {
@@ -146,13 +132,16 @@ func (s *Server) build() (err error) {
 		return err
 	}
 	opt := s.opt.Storage
-	opt.Tracer, opt.Bus, opt.Log = s.recordings.recorder, s.live.Bus(), s.log
-	if s.parts, err = s.opt.make.service(s.cfg, opt); err != nil {
+	opt.Tracer, opt.Bus, opt.Pool, opt.Log = s.recordings.recorder, s.live.Bus(), s.pool, s.log
+	if s.manager, err = sm.New(s.cfg.Storage, opt); err != nil {
 		return err
 	}
-	s.recordings.install = s.parts.manager.SetTracer
+	if s.service, err = s.opt.make.service(s.cfg, s.manager, opt); err != nil {
+		return err
+	}
+	s.recordings.install = s.manager.SetTracer
 	if s.live != nil {
-		s.live.Watch(s.watch(s.opt.Watch(s.parts.manager)))
+		s.live.Watch(s.watch(s.opt.Watch(s.manager)))
 	}
 	return nil
 }
@@ -180,7 +169,7 @@ func (s *Server) HTTPAddr() string { return s.listener.Addr().String() }
 // called once, and leaves Close to the caller.
 func (s *Server) Run(ctx context.Context) error {
 	go func() {
-		err := s.requests.Serve(s.parts.service)
+		err := s.requests.Serve(s.service)
 		s.mu.Lock()
 		if s.dead = err; err == nil {
 			s.dead = errors.New("request loop ended")
@@ -211,8 +200,8 @@ func (s *Server) Healthy() error {
 
 func (s *Server) handler() http.Handler {
 	return httpapi.New(httpapi.Options{
-		Engine: s.parts.service, Storage: s.parts.manager, Config: s.cfg.Storage, Healthy: s.Healthy,
-		Settings: s.cfg.settings(portOf(s.RequestAddr()), portOf(s.HTTPAddr()), s.parts.shm, s.opt.Observability), Recordings: s.recorder(), Metrics: s.live.Handler(),
+		Engine: s.service, Storage: s.manager, Healthy: s.Healthy,
+		Settings: s.cfg.settings(portOf(s.RequestAddr()), portOf(s.HTTPAddr()), s.shmName(), s.opt.Observability), Recordings: s.recorder(), Metrics: s.live.Handler(),
 		Level: s.opt.Level, Reconfigure: s.cfg.Reconfigure, Version: s.opt.Version, Commit: s.opt.Commit, Log: s.log,
 	})
 }
@@ -244,22 +233,29 @@ func (s *Server) close() error {
 	if s.requests != nil {
 		errs = append(errs, s.requests.Close())
 	}
-	if s.parts.service != nil {
-		s.parts.service.Close()
+	if s.service != nil {
+		s.service.Close()
 	}
 	errs = append(errs, s.recordings.close())
-	if s.parts.manager != nil {
-		errs = append(errs, s.parts.manager.Close())
+	if s.manager != nil {
+		errs = append(errs, s.manager.Close())
 		s.log.Info("MPCacheServer closed")
-	}
-	if s.parts.memory != nil {
-		errs = append(errs, s.parts.memory.Close())
+	} else if s.pool != nil {
+		errs = append(errs, s.pool.Close())
 	}
 	errs = append(errs, s.live.WriteDump(), s.live.Close())
 	if s.http != nil {
 		s.log.Info("LMCache HTTP server stopped")
 	}
 	return errors.Join(errs...)
+}
+
+// shmName returns the name of the pool, empty without one.
+func (s *Server) shmName() string {
+	if s.pool == nil {
+		return ""
+	}
+	return s.pool.Name()
 }
 
 // portOf returns the port of host:port, 0 if there is none.

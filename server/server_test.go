@@ -81,10 +81,6 @@ func (o *order) add(s string) {
 	o.list = append(o.list, s)
 }
 
-type closer func() error
-
-func (c closer) Close() error { return c() }
-
 type fixture struct {
 	cfg   Config
 	opt   Options
@@ -115,10 +111,8 @@ func newFixture(t *testing.T) *fixture {
 			f.front = &fakeFront{Listener: l, order: &f.order, end: make(chan error, 1)}
 			return f.front, nil
 		},
-		service: func(cfg Config, opt sm.Options) (parts, error) {
-			m, err := sm.New(cfg.Storage, opt)
-			return parts{manager: m, service: &fakeEngine{order: &f.order, manager: m}, shm: "lmcache_l1_pool_x",
-				memory: closer(func() error { f.order.add("memory"); return nil })}, err
+		service: func(_ Config, m *sm.Manager, _ sm.Options) (service, error) {
+			return &fakeEngine{order: &f.order, manager: m}, nil
 		},
 	}
 	return f
@@ -176,15 +170,15 @@ func TestTraceHasAllCallsAtTheEnd(t *testing.T) {
 	if code, body := ask(t, s, "GET", "/healthcheck", ""); code != 200 {
 		t.Fatalf("healthcheck: %d %s", code, body)
 	}
-	s.parts.manager.FinishWrite(make([]kv.ObjectKey, 1))
+	s.manager.FinishWrite(make([]kv.ObjectKey, 1))
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	if sum := records(t, f.trace); !sum.Sealed || sum.Records != 2 {
 		t.Errorf("trace: sealed %v, %d records; want 2 in a sealed one", sum.Sealed, sum.Records)
 	}
-	if got := strings.Join(f.order.list, " "); got != "requests engine memory" {
-		t.Errorf("closed: %s; want requests engine memory", got)
+	if got := strings.Join(f.order.list, " "); got != "requests engine" {
+		t.Errorf("closed: %s; want requests engine", got)
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
@@ -243,7 +237,7 @@ func TestRecordingsOverHTTP(t *testing.T) {
 	f.opt.Recording.Path = ""
 	s, stop := f.start(t)
 	folder := f.opt.Recording.Folder
-	s.parts.manager.FinishWrite(nil) // nobody records it
+	s.manager.FinishWrite(nil) // nobody records it
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -261,7 +255,7 @@ func TestRecordingsOverHTTP(t *testing.T) {
 			t.Errorf("%s %s %s: %d %s; want %d with %s", c.method, c.path, c.body, code, body, c.status, c.has)
 		}
 	}
-	s.parts.manager.FinishWrite(nil)
+	s.manager.FinishWrite(nil)
 	if code, _ := ask(t, s, "POST", "/trace/stop", ""); code != 200 {
 		t.Errorf("stop: %d", code)
 	}
@@ -285,7 +279,7 @@ func TestRecordingsOverHTTP(t *testing.T) {
 	if code, body := ask(t, s, "POST", "/trace/start", `{"name":"c.lct"}`); code != 200 {
 		t.Fatalf("start: %d %s", code, body)
 	}
-	s.parts.manager.FinishWrite(nil)
+	s.manager.FinishWrite(nil)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +299,7 @@ func TestDownloadWhileRecording(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 20_000 {
-			s.parts.manager.FinishWrite(nil)
+			s.manager.FinishWrite(nil)
 		}
 	}()
 	for last, running := int64(0), true; running; {
@@ -336,7 +330,7 @@ func TestConfigOverHTTP(t *testing.T) {
 	f.opt.Observability = map[string]bool{"enabled": true}
 	s, _ := f.start(t)
 	_, body := ask(t, s, "GET", "/config", "")
-	for _, want := range []string{"{\n  \"mp\": {\n", "    \"chunk_size\": 256,\n", "    \"shm_name\": \"lmcache_l1_pool_x\",\n",
+	for _, want := range []string{"{\n  \"mp\": {\n", "    \"chunk_size\": 256,\n", "    \"shm_name\": \"\",\n",
 		"  \"storage_manager\": {\n", "\"size_in_bytes\": 1048576", "\"http_port\": " + strconv.Itoa(portOf(s.HTTPAddr())), "  \"coordinator\": {}\n}"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("/config has no %q:\n%s", want, body)
@@ -363,11 +357,11 @@ func TestMetricsOverHTTP(t *testing.T) {
 			Endpoint: "http://127.0.0.1:1", Patience: time.Millisecond}) // nobody collects there
 	}
 	f.opt.Watch = func(m *sm.Manager) func() telemetry.State {
-		return func() telemetry.State { return telemetry.State{EvictedKeys: 5} }
+		return func() telemetry.State { return telemetry.State{OOMKeys: 5} }
 	}
 	s, _ := f.start(t)
 	code, body := ask(t, s, "GET", "/metrics", "")
-	for _, want := range []string{"lmcache_storage_policy_evicted_objects_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
+	for _, want := range []string{"lmcache_storage_reservation_failures_total", "lmcache_server_requests_in_flight", "go_goroutines "} {
 		if code != 200 || !strings.Contains(body, want) {
 			t.Errorf("/metrics: %d, no %s in\n%s", code, want, body)
 		}

@@ -29,20 +29,24 @@ type Adapter struct {
 
 // AdapterError reports an adapter that New refuses.
 type AdapterError struct {
-	N       int    // position of the flag, from 1
+	N       int    // position of the flag, from 1; 0 for one that AddAdapter got
 	Type    string // empty if the object does not get as far
 	NotJSON bool   // Err is about the syntax
 	Err     error
 }
 
 func (e *AdapterError) Error() string {
+	what := "L2 adapter"
+	if e.N > 0 {
+		what = fmt.Sprintf("--l2-adapter #%d", e.N)
+	}
 	switch {
 	case e.NotJSON:
-		return fmt.Sprintf("Invalid JSON for --l2-adapter #%d: %v", e.N, e.Err)
+		return fmt.Sprintf("Invalid JSON for %s: %v", what, e.Err)
 	case e.Type != "":
-		return fmt.Sprintf("--l2-adapter #%d ('%s'): %v", e.N, e.Type, e.Err)
+		return fmt.Sprintf("%s ('%s'): %v", what, e.Type, e.Err)
 	}
-	return fmt.Sprintf("--l2-adapter #%d: %v", e.N, e.Err)
+	return fmt.Sprintf("%s: %v", what, e.Err)
 }
 
 func (e *AdapterError) Unwrap() error { return e.Err }

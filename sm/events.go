@@ -100,7 +100,7 @@ func (p *prefetch) publishLoads() {
 		l := &p.loads[i]
 		if p.m.bus.Wants(event.L2LoadTaskSubmitted) {
 			e := p.event(event.L2LoadTaskSubmitted)
-			e.Adapter, e.L2Name, e.TaskID, e.Count = l.adapter, p.m.adapters[l.adapter].Name(), uint64(l.id), len(l.cells)
+			e.Adapter, e.L2Name, e.TaskID, e.Count = p.stores[l.store].id, p.stores[l.store].Name(), uint64(l.id), len(l.cells)
 			e.Bytes = p.bytes(l.cells)
 			p.m.bus.Publish(&e)
 		}
@@ -120,7 +120,7 @@ func (p *prefetch) publishLoaded() {
 	for i := range p.loads {
 		l := &p.loads[i]
 		e := p.event(event.L2LoadTaskCompleted)
-		e.Adapter, e.L2Name, e.TaskID = l.adapter, p.m.adapters[l.adapter].Name(), uint64(l.id)
+		e.Adapter, e.L2Name, e.TaskID = p.stores[l.store].id, p.stores[l.store].Name(), uint64(l.id)
 		p.m.bus.Publish(&e)
 		if p.m.bus.Wants(event.L2LoadCompleted) || p.m.bus.Wants(event.L2PrefetchFailed) {
 			keys := p.at(l.cells)
@@ -152,11 +152,11 @@ func (p *prefetch) bytes(cells []int) (n int64) {
 }
 
 // publishStore tells of a store task; e has what its type needs beside.
-func (c *storeController) publishStore(e event.Event, i int, t *storeTask, id uint64) {
+func (c *storeController) publishStore(e event.Event, a *adapter, t *storeTask, id uint64) {
 	if !c.m.bus.Wants(e.Type) {
 		return
 	}
-	e.Adapter, e.L2Name, e.TaskID, e.L1Tag = i, c.m.adapters[i].Name(), id, c.tier.cfg.Tag
+	e.Adapter, e.L2Name, e.TaskID, e.L1Tag = a.id, a.Name(), id, c.tier.cfg.Tag
 	if e.Lost == 0 {
 		e.Keys = t.keys()
 	}
@@ -168,10 +168,10 @@ func (c *evictionController) publishTick(used, watermark float64, triggered bool
 	c.m.bus.Publish(&event.Event{Type: event.L1EvictionLoopTick, L1Tag: c.tier.cfg.Tag, Usage: used, Watermark: watermark, Triggered: triggered})
 }
 
-// publishL2 tells what happened to keys of store i. sizes may be nil.
-func (m *Manager) publishL2(t event.Type, i int, keys []kv.ObjectKey, sizes []int64) {
+// publishL2 tells what happened to keys of a store. sizes may be nil.
+func (m *Manager) publishL2(t event.Type, a *adapter, keys []kv.ObjectKey, sizes []int64) {
 	if len(keys) > 0 && m.bus.Wants(t) {
-		m.bus.Publish(&event.Event{Type: t, Adapter: i, L2Name: m.adapters[i].cfg.Type, Keys: keys, Sizes: sizes})
+		m.bus.Publish(&event.Event{Type: t, Adapter: a.id, L2Name: a.cfg.Type, Keys: keys, Sizes: sizes})
 	}
 }
 
@@ -205,10 +205,10 @@ type AdapterUsage struct {
 
 // AdapterUsage returns the state of every store, in cascade order.
 func (m *Manager) AdapterUsage() []AdapterUsage {
-	list := make([]AdapterUsage, len(m.adapters))
-	for i, u := range m.L2Usage() {
-		a := m.adapters[i]
-		list[i] = AdapterUsage{u, m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load(), a.eviction.cfg.Policy, a.eviction.evicted.keys.Load(), a.eviction.evicted.bytes.Load()}
+	var list []AdapterUsage
+	for _, a := range m.stores.list() {
+		list = append(list, AdapterUsage{a.usage(), m.tiers[a.tier].cfg.Tag, a.stores.Load(), a.loads.Load(), a.loadBytes.Load(),
+			a.eviction.cfg.Policy, a.eviction.evicted.keys.Load(), a.eviction.evicted.bytes.Load()})
 	}
 	return list
 }
@@ -221,7 +221,7 @@ func (m *Manager) Storing() bool {
 			return true
 		}
 	}
-	for _, a := range m.adapters {
+	for _, a := range m.stores.list() {
 		if a.stores.Load() > 0 {
 			return true
 		}

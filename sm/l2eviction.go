@@ -368,8 +368,8 @@ func (e *l2Eviction) deleted(keys []kv.ObjectKey) (bytes int64) {
 
 // tell publishes that eviction removed keys from the store.
 func (e *l2Eviction) tell(keys []kv.ObjectKey) {
-	e.m.publishL2(event.L2KeysDeleted, e.adapter.index, keys, nil)
-	e.m.publishL2(event.L2KeysEvicted, e.adapter.index, keys, nil)
+	e.m.publishL2(event.L2KeysDeleted, e.adapter, keys, nil)
+	e.m.publishL2(event.L2KeysEvicted, e.adapter, keys, nil)
 }
 
 // account adds to the bytes of a key's salt.

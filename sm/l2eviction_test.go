@@ -95,7 +95,7 @@ func TestL2BytesBySalt(t *testing.T) {
 		t.Errorf("deleted %d, %v; want 2", n, err)
 	}
 	r.expect("after the delete", sprint(r.L2BytesBySalt()), "map[:3145728]")
-	if _, err := r.DeleteL2(1, alice); err == nil || !strings.Contains(err.Error(), "no L2 adapter 1") {
+	if _, err := r.DeleteL2(1, alice); err == nil || !strings.Contains(err.Error(), "No L2 adapter with id 1") {
 		t.Errorf("delete from a store that is not there: %v", err)
 	}
 }

@@ -165,6 +165,34 @@ func (g *guard) Delete(keys []kv.ObjectKey) int {
 
 func (g *guard) Usage() l2.Usage { return guarded(g, "usage", zero[l2.Usage], g.Adapter.Usage) }
 
+// Report implements l2.Reporter for every adapter.
+func (g *guard) Report() l2.Report {
+	unknown := l2.Report{Objects: -1, Locked: -1}
+	return guarded(g, "report", func() l2.Report { unknown.Err = errPanicked; return unknown }, func() l2.Report {
+		if r, ok := g.Adapter.(l2.Reporter); ok {
+			return r.Report()
+		}
+		return unknown
+	})
+}
+
+// List implements l2.Lister for every adapter; those that cannot list fail with
+// l2.ErrNoListing.
+func (g *guard) List(model, token string, limit int) (page l2.Page, err error) {
+	err = errPanicked
+	page = guarded(g, "list", zero, func() l2.Page {
+		l, ok := g.Adapter.(l2.Lister)
+		if !ok {
+			err = l2.ErrNoListing
+			return l2.Page{}
+		}
+		var p l2.Page
+		p, err = l.List(model, token, limit)
+		return p
+	})
+	return page, err
+}
+
 func (g *guard) Close() error {
 	return guarded(g, "close", func() error { return errPanicked }, g.Adapter.Close)
 }

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -56,13 +57,13 @@ type Manager struct {
 	log      *slog.Logger
 	quotas   evict.Quotas
 	tiers    tiers
-	adapters []*adapter
+	stores   stores
 	prefetch prefetchController
 	readTTL  int64 // ns; the longest of the tiers
 
 	mu      sync.Mutex // guards all below; nothing else is called under it
 	nextID  int64
-	pending map[int64]struct{} // submitted, without a result yet
+	pending map[int64]chan struct{} // submitted, without a result yet; nil, or closed with the result
 	results map[int64]*PrefetchResult
 	aging   []agingResult // of results, oldest first
 	stats   Stats
@@ -81,7 +82,7 @@ const maxResults = 1 << 18
 // Close it.
 func New(cfg Config, opt Options) (*Manager, error) {
 	m := &Manager{cfg: cfg, clock: opt.Clock, bus: opt.Bus, log: opt.Log,
-		pending: map[int64]struct{}{}, results: map[int64]*PrefetchResult{}}
+		pending: map[int64]chan struct{}{}, results: map[int64]*PrefetchResult{}}
 	m.tracer.recorder.Store(opt.Tracer)
 	if err := cfg.Validate(opt.Adapters); err != nil {
 		return nil, err
@@ -107,8 +108,9 @@ func New(cfg Config, opt Options) (*Manager, error) {
 		m.tiers = append(m.tiers, t)
 		m.readTTL = max(m.readTTL, c.L1.ReadTTLSeconds*int64(time.Second))
 	}
+	m.stores.opt = opt
 	for i, c := range adapters {
-		if err := m.addAdapter(c, opt); err != nil {
+		if _, err := m.addStore(c, false); err != nil {
 			return nil, errors.Join(&AdapterError{N: i + 1, Type: c.Type, Err: err}, m.Close())
 		}
 	}
@@ -116,14 +118,15 @@ func New(cfg Config, opt Options) (*Manager, error) {
 		for _, t := range m.tiers {
 			t.eviction.start()
 		}
-		for _, a := range m.adapters {
+		for _, a := range m.stores.list() {
 			a.eviction.start()
 		}
 	}
 	return m, nil
 }
 
-// Close stops the controllers, then the adapters, then releases L1. It may be
+// Close stops the controllers, then the adapters, then releases L1. What tasks
+// of adapters read or write stays in place until these have ended. It may be
 // called twice.
 func (m *Manager) Close() error {
 	m.mu.Lock()
@@ -133,19 +136,18 @@ func (m *Manager) Close() error {
 	if closed {
 		return nil
 	}
-	m.prefetch.stop()
+	m.prefetch.task.Stop()
 	for _, t := range m.tiers {
-		t.store.stop()
+		t.store.task.Stop()
 		t.eviction.stop()
 	}
 	var errs []error
-	for _, a := range m.adapters {
-		a.eviction.stop()
-		if err := a.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("close L2 adapter %s: %w", a.Name(), err))
-		}
+	for _, a := range m.stores.close() {
+		errs = append(errs, a.stop())
 	}
+	m.prefetch.abandon()
 	for _, t := range m.tiers {
+		t.store.abandon()
 		errs = append(errs, t.l1.Close())
 	}
 	return errors.Join(errs...)
@@ -191,7 +193,7 @@ func (m *Manager) tellChain(keys []kv.ObjectKey) {
 	for _, t := range m.tiers {
 		t.l1.Chained(keys)
 	}
-	for _, a := range m.adapters {
+	for _, a := range m.stores.list() {
 		a.eviction.chained(keys)
 	}
 }
@@ -260,7 +262,7 @@ func (m *Manager) SubmitPrefetchTask(spec *kv.PrefetchSpec, externalRequestID st
 	m.mu.Lock()
 	h.ID = m.nextID
 	m.nextID++
-	m.pending[h.ID] = struct{}{}
+	m.pending[h.ID] = nil
 	m.mu.Unlock()
 	p := m.newPrefetch(h.ID, spec)
 	p.call, p.session, p.submitNS = call, externalRequestID, h.SubmitNS
@@ -281,6 +283,9 @@ func (m *Manager) deliver(id int64, res *PrefetchResult) {
 	now := m.clock.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if done := m.pending[id]; done != nil {
+		close(done)
+	}
 	delete(m.pending, id)
 	m.results[id] = res
 	m.aging = append(m.aging, agingResult{id, now + m.readTTL})
@@ -301,6 +306,23 @@ func (m *Manager) QueryPrefetchStatus(h PrefetchHandle) (res *PrefetchResult, ok
 	res, ok = m.results[h.ID]
 	delete(m.results, h.ID)
 	return res, ok
+}
+
+// WaitPrefetchStatus returns the result of a prefetch as QueryPrefetchStatus
+// does, when the prefetch has ended. ok is false for a result that was taken
+// already or that no prefetch of this manager gives, and when ctx ends before.
+func (m *Manager) WaitPrefetchStatus(ctx context.Context, h PrefetchHandle) (res *PrefetchResult, ok bool) {
+	m.mu.Lock()
+	done, runs := m.pending[h.ID]
+	if runs && done == nil {
+		done = make(chan struct{})
+		m.pending[h.ID] = done
+	}
+	m.mu.Unlock()
+	if runs && m.clock.Wait(ctx, done) != nil {
+		return nil, false
+	}
+	return m.QueryPrefetchStatus(h)
 }
 
 // ReadPrefetched enters a read of prefetched objects. It takes no locks: it
@@ -433,7 +455,7 @@ func (m *Manager) EvictOnce() (gone []kv.ObjectKey) {
 // EvictL2Once runs one eviction cycle of every store that has an eviction
 // block, and returns how many keys went.
 func (m *Manager) EvictL2Once() (gone int64) {
-	for _, a := range m.adapters {
+	for _, a := range m.stores.list() {
 		gone += a.eviction.cycle()
 	}
 	return gone
@@ -446,12 +468,55 @@ func (m *Manager) Quotas() *evict.Quotas { return &m.quotas }
 // Clear drops the objects of L1 that no live lock holds, or with force all.
 // Stores below are not touched.
 func (m *Manager) Clear(force bool) {
+	var call tracedCall
+	if m.tracer.On() {
+		call = m.tracer.Call(trace.OpClear, &trace.Args{Flag: force})
+	}
 	if force {
 		m.log.Warn("Clearing L1 by force: locked objects go too")
 	}
+	cleared := 0
 	for _, t := range m.tiers {
-		t.l1.Clear(force)
+		cleared += t.l1.Clear(force)
 	}
+	m.tracer.Outcome(call, &trace.Outcome{Counts: [trace.MaxCounts]uint32{uint32(cleared)}})
+}
+
+// DeleteL1 drops the objects of keys from L1, with force also those that
+// somebody has locked. skipped counts the locked ones that stay; a key that is
+// not there counts as neither. Stores below keep what they have.
+func (m *Manager) DeleteL1(keys []kv.ObjectKey, force bool) (deleted, skipped int) {
+	var call tracedCall
+	if m.tracer.On() {
+		call = m.tracer.Call(trace.OpDelete, &trace.Args{Keys: keys, Flag: force})
+	}
+	codes := m.tiers.delete(keys, force)
+	for _, c := range codes {
+		switch c {
+		case l1.Success:
+			deleted++
+		case l1.KeyIsLocked:
+			skipped++
+		}
+	}
+	if call.WantsOutcome() {
+		m.traceCodes(call, codes, 0)
+	}
+	return deleted, skipped
+}
+
+// Touch tells the eviction of L1 that the keys are in use. Keys that are not
+// there are ignored.
+func (m *Manager) Touch(keys []kv.ObjectKey) {
+	var call tracedCall
+	if m.tracer.On() {
+		call = m.tracer.Call(trace.OpTouch, &trace.Args{Keys: keys})
+	}
+	touched := 0
+	for _, t := range m.tiers {
+		touched += t.l1.Touch(keys)
+	}
+	m.tracer.Outcome(call, &trace.Outcome{Counts: [trace.MaxCounts]uint32{uint32(touched)}})
 }
 
 // Check reports whether the accounting of L1 is consistent.

@@ -35,5 +35,5 @@ func allows(tags []kv.MemoryTag, tag kv.MemoryTag) bool {
 
 // hasStoreFor reports whether there is a store that a request allows.
 func (m *Manager) hasStoreFor(tags []kv.MemoryTag) bool {
-	return slices.ContainsFunc(m.adapters, func(a *adapter) bool { return allows(tags, a.memory) })
+	return slices.ContainsFunc(m.stores.list(), func(a *adapter) bool { return allows(tags, a.memory) })
 }

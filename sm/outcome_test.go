@@ -73,6 +73,10 @@ func TestTracedOutcomes(t *testing.T) {
 	prefetch(k)
 	read := m.ReadPrefetched(k[:3])
 	read.Exit(nil)
+	m.Touch(k) // one of the three is a copy that goes with its reader; one was never written
+	if deleted, skipped := m.DeleteL1(k, false); deleted != 0 || skipped != 3 {
+		t.Errorf("deleted %d, skipped %d under locks; want 0, 3", deleted, skipped)
+	}
 	m.FinishReadPrefetched(k[:3], 1)
 	if err := reserve(k, 0); err == nil {
 		t.Fatal("a layout without bytes was taken")
@@ -114,16 +118,19 @@ func TestTracedOutcomes(t *testing.T) {
 	want := []string{
 		"0 reserve_write 3(111) 0 0",
 		"1 finish_write 3(1110) 1",
-		"2 reserve_write 1(1) 0 0",
-		"3 finish_write 1(1) 0",
-		"4 reserve_write 1(01) 1 0",
-		"5 finish_write 1(1) 0",
-		"6 submit_prefetch_task 2(1100) 1(0010) 1 later",
-		"7 __enter__ 3(111) 0",
-		"8 __exit__ 0 0",
-		"9 finish_read_prefetched 3(111) 0 1", // the loaded copy goes with its last lock
-		"10 reserve_write 0 0 0 failed",
-		"11 submit_prefetch_task 0 0 0 failed",
+		"2 clear 3",
+		"3 reserve_write 1(1) 0 0",
+		"4 finish_write 1(1) 0",
+		"5 reserve_write 1(01) 1 0",
+		"6 finish_write 1(1) 0",
+		"7 submit_prefetch_task 2(1100) 1(0010) 1 later",
+		"8 __enter__ 3(111) 0",
+		"9 __exit__ 0 0",
+		"10 touch_l1_keys 3",
+		"11 delete_l1_keys 0(0000) 4",
+		"12 finish_read_prefetched 3(111) 0 1", // the loaded copy goes with its last lock
+		"13 reserve_write 0 0 0 failed",
+		"14 submit_prefetch_task 0 0 0 failed",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || src.Err() != nil {
 		t.Errorf("error %v, got\n%s\nwant\n%s", src.Err(), strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -3,6 +3,7 @@ package sm
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -24,6 +25,17 @@ type prefetchController struct {
 	queue []*prefetch // guarded by mu
 
 	inFlight []*prefetch // owned by the step
+
+	inLookup, inLoad atomic.Int64 // of inFlight, for those who watch; stored by the step
+}
+
+func (c *prefetchController) status() PrefetchStatus {
+	c.mu.Lock()
+	s := PrefetchStatus{MaxInFlight: max(1, c.m.cfg.PrefetchMaxInFlight), Queued: int64(len(c.queue))}
+	c.mu.Unlock()
+	s.InLookup, s.InLoad = c.inLookup.Load(), c.inLoad.Load()
+	s.InFlight = s.InLookup + s.InLoad
+	return s
 }
 
 // prefetch is one request on its way. It belongs to the thread that serves it.
@@ -49,8 +61,9 @@ type prefetch struct {
 	loaded   kv.Bitmap // loaded and locked
 	found    kv.Bitmap // in L1 or in a store
 
-	lookups []lookup // one an adapter
-	source  []int16  // one a cell: the adapter to load from; -1 none
+	stores  []*adapter // that the request asks; acquired until it is done
+	lookups []lookup   // one a store
+	source  []int16    // one a cell: the store to load from; -1 none
 	loads   []load
 	loading bool // past the lookup
 }
@@ -62,10 +75,10 @@ type lookup struct {
 }
 
 type load struct {
-	adapter int
-	id      l2.TaskID
-	cells   []int
-	done    bool
+	store int // in prefetch.stores
+	id    l2.TaskID
+	cells []int
+	done  bool
 }
 
 // newPrefetch starts a request: every resident key gets the request's locks.
@@ -189,7 +202,7 @@ func (p *prefetch) plan(found kv.Bitmap) {
 			if p.lookups[a].bits.Test(c) {
 				p.source[c] = int16(a)
 				if p.owner != nil {
-					p.owner[c] = int8(p.m.adapters[a].tier)
+					p.owner[c] = int8(p.stores[a].tier)
 				}
 				break
 			}
@@ -200,16 +213,15 @@ func (p *prefetch) plan(found kv.Bitmap) {
 
 // submitLookups is step 2: all keys, also those found in L1, in every store.
 func (p *prefetch) submitLookups() {
-	for _, a := range p.m.adapters {
-		l := lookup{done: true}
-		if allows(p.l2Tags, a.memory) {
-			l = lookup{id: a.SubmitLookup(p.keys)}
+	for _, a := range p.m.stores.list() {
+		if allows(p.l2Tags, a.memory) && a.acquire() {
+			p.stores = append(p.stores, a)
+			p.lookups = append(p.lookups, lookup{id: a.SubmitLookup(p.keys)})
 		}
-		p.lookups = append(p.lookups, l)
 	}
 	if p.m.bus.Wants(event.L2LookupSubmitted) {
 		e := p.event(event.L2LookupSubmitted)
-		e.Keys, e.Adapters = p.keys, len(p.m.adapters)
+		e.Keys, e.Adapters = p.keys, len(p.stores)
 		p.m.bus.Publish(&e)
 	}
 	p.source = make([]int16, len(p.keys))
@@ -265,7 +277,7 @@ func (p *prefetch) reserve() {
 // submitLoads is the start of step 7. It reports whether there is any load.
 func (p *prefetch) submitLoads() bool {
 	p.loading = true
-	for a, adapter := range p.m.adapters {
+	for a, adapter := range p.stores {
 		var unlock []kv.ObjectKey
 		var from []int
 		for c := range p.keys {
@@ -284,10 +296,10 @@ func (p *prefetch) submitLoads() bool {
 		}
 		keys := p.at(from)
 		views := p.m.tiers[adapter.tier].l1.Reserved(nil, keys, p.tag())
-		p.loads = append(p.loads, load{adapter: a, cells: from, id: adapter.SubmitLoad(objects(keys, views))})
+		p.loads = append(p.loads, load{store: a, cells: from, id: adapter.SubmitLoad(objects(keys, views))})
 	}
 	for i := range p.loads {
-		a := p.m.adapters[p.loads[i].adapter]
+		a := p.stores[p.loads[i].store]
 		a.loads.Add(1)
 		a.loadBytes.Add(p.bytes(p.loads[i].cells))
 	}
@@ -428,6 +440,7 @@ func (c *prefetchController) step(int64) (next int64) {
 		for _, p := range c.inFlight {
 			if c.advance(p) {
 				c.m.deliver(p.id, p.finish())
+				p.leave()
 				again = true // its place is free
 			} else {
 				kept = append(kept, p)
@@ -446,6 +459,14 @@ func (c *prefetchController) step(int64) (next int64) {
 			again = true
 		}
 	}
+	loads := int64(0)
+	for _, p := range c.inFlight {
+		if p.loading {
+			loads++
+		}
+	}
+	c.inLoad.Store(loads)
+	c.inLookup.Store(int64(len(c.inFlight)) - loads)
 	return clock.Never
 }
 
@@ -466,7 +487,7 @@ func (c *prefetchController) advance(p *prefetch) bool {
 	if !p.loading {
 		for a := range p.lookups {
 			if l := &p.lookups[a]; !l.done {
-				l.bits, l.done = c.m.adapters[a].QueryLookup(l.id)
+				l.bits, l.done = p.stores[a].QueryLookup(l.id)
 				if !l.done {
 					return false
 				}
@@ -497,7 +518,7 @@ func (p *prefetch) takeLoads() bool {
 		if l.done {
 			continue
 		}
-		adapter := p.m.adapters[l.adapter]
+		adapter := p.stores[l.store]
 		bits, ok := adapter.QueryLoad(l.id)
 		if !ok {
 			return false
@@ -514,7 +535,7 @@ func (p *prefetch) takeLoads() bool {
 			}
 		}
 		if p.m.bus.Wants(event.L2KeysAccessed) {
-			p.m.publishL2(event.L2KeysAccessed, l.adapter, p.at(read), nil)
+			p.m.publishL2(event.L2KeysAccessed, adapter, p.at(read), nil)
 		}
 	}
 	read := p.loaded
@@ -524,6 +545,19 @@ func (p *prefetch) takeLoads() bool {
 	return true
 }
 
-// stop ends the steps. Requests that are not done get no result; their locks
-// lapse with L1, which is closed next.
-func (c *prefetchController) stop() { c.task.Stop() }
+// leave lets go of the stores.
+func (p *prefetch) leave() {
+	for _, a := range p.stores {
+		a.release()
+	}
+}
+
+// abandon lets go of the stores of requests that are not done: these get no
+// result, and their locks lapse with L1, which is closed next. The steps and the
+// adapters have ended.
+func (c *prefetchController) abandon() {
+	for _, p := range c.inFlight {
+		p.leave()
+	}
+	c.inFlight = nil
+}

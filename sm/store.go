@@ -3,6 +3,7 @@ package sm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/lmcache/lmcache-go/event"
@@ -31,12 +32,13 @@ type storeController struct {
 }
 
 type storeID struct {
-	adapter int
+	adapter *adapter
 	id      l2.TaskID
 }
 
 type storeTask struct {
-	held  []int // indices in group.keys; each key is pinned until the task is done
+	held  []int       // indices in group.keys; each key is pinned until the task is done
+	pins  []l1.Object // of held
 	group *storeGroup
 
 	pinnedNS int64 // when held was pinned
@@ -67,7 +69,7 @@ func (c *storeController) start() {
 
 // queue takes over keys that became resident. It never waits.
 func (c *storeController) queue(keys []kv.ObjectKey) {
-	if len(keys) == 0 || len(c.tier.adapters) == 0 {
+	if len(keys) == 0 || c.tier.stores.Load() == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -87,14 +89,14 @@ func (c *storeController) step(int64) (next int64) {
 	c.mu.Lock()
 	c.stepping = false
 	c.mu.Unlock()
-	for _, i := range c.tier.adapters {
-		a := c.m.adapters[i]
+	for _, a := range c.m.stores.of(c.tier) {
 		for _, res := range a.PopStores() {
-			id := storeID{i, res.ID}
+			id := storeID{a, res.ID}
 			if t := c.inFlight[id]; t != nil {
 				delete(c.inFlight, id)
 				a.stores.Add(-1)
 				c.complete(a, t, res)
+				a.release()
 			}
 		}
 	}
@@ -106,6 +108,13 @@ func (c *storeController) queued() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.pending) > 0 || c.stepping
+}
+
+// pendingKeys is how many keys wait to be submitted.
+func (c *storeController) pendingKeys() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int64(len(c.pending))
 }
 
 // groupByRank splits keys by model and rank, in order of first appearance.
@@ -132,7 +141,10 @@ func groupByRank(keys []kv.ObjectKey) [][]kv.ObjectKey {
 
 func (c *storeController) submit(keys []kv.ObjectKey) {
 	g := &storeGroup{keys: keys, stored: kv.NewBitmap(len(keys))}
-	for _, i := range c.tier.adapters {
+	for _, a := range c.m.stores.of(c.tier) {
+		if !a.acquire() {
+			continue
+		}
 		t := &storeTask{group: g, pinnedNS: c.m.clock.Now()}
 		var locked kv.Bitmap
 		c.views, locked = c.tier.l1.Pin(c.views[:0], keys)
@@ -143,9 +155,11 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 		}
 		c.m.publishOf(&event.Event{Type: event.L1ReadFailed, During: "l2_store", Reason: "not_found"}, keys, func(k int) bool { return !locked.Test(k) })
 		if len(t.held) == 0 {
+			a.release()
 			continue
 		}
 		held := t.keys()
+		t.pins = slices.Clone(c.views)
 		g.running++
 		for _, v := range c.views {
 			t.bytes += int64(len(v.Bytes))
@@ -155,10 +169,10 @@ func (c *storeController) submit(keys []kv.ObjectKey) {
 				t.sizes = append(t.sizes, int64(len(v.Bytes)))
 			}
 		}
-		c.m.adapters[i].stores.Add(1)
-		id := c.m.adapters[i].SubmitStore(objects(held, c.views))
-		c.inFlight[storeID{i, id}] = t
-		c.publishStore(event.Event{Type: event.L2StoreSubmitted, Bytes: t.bytes}, i, t, uint64(id))
+		a.stores.Add(1)
+		id := a.SubmitStore(objects(held, c.views))
+		c.inFlight[storeID{a, id}] = t
+		c.publishStore(event.Event{Type: event.L2StoreSubmitted, Bytes: t.bytes}, a, t, uint64(id))
 	}
 }
 
@@ -172,7 +186,7 @@ func objects(keys []kv.ObjectKey, views []l1.Object) []l2.Object {
 
 // unpin ends a task's hold of its keys. A temporary object may go with it.
 func (c *storeController) unpin(t *storeTask) {
-	c.m.countFreed(c.tier.l1.Unpin(t.keys(), t.pinnedNS))
+	c.m.countFreed(c.tier.l1.Unpin(t.keys(), t.pins, t.pinnedNS))
 }
 
 func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult) {
@@ -183,9 +197,9 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 		e.Count, e.Lost = 0, len(t.held)
 	}
 	if res.Err == nil && c.m.bus.Wants(event.L2KeysStored) {
-		c.m.publishL2(event.L2KeysStored, a.index, t.keys(), t.sizes)
+		c.m.publishL2(event.L2KeysStored, a, t.keys(), t.sizes)
 	}
-	c.publishStore(e, a.index, t, uint64(res.ID))
+	c.publishStore(e, a, t, uint64(res.ID))
 	if res.Err != nil {
 		if !errors.Is(res.Err, l2.ErrReported) {
 			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
@@ -212,12 +226,13 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 	}
 }
 
-// stop ends the steps and releases what tasks in flight have locked.
-func (c *storeController) stop() {
-	c.task.Stop()
+// abandon releases what tasks have pinned whose result was not taken. The steps
+// and the adapters have ended: nothing reads that memory any more.
+func (c *storeController) abandon() {
 	for id, t := range c.inFlight {
-		c.m.log.Warn(fmt.Sprintf("Cleaning up in-flight store task %d (adapter %d, %d keys).", id.id, id.adapter, len(t.held)))
+		c.m.log.Warn(fmt.Sprintf("Cleaning up in-flight store task %d (adapter %d, %d keys).", id.id, id.adapter.id, len(t.held)))
 		delete(c.inFlight, id)
+		id.adapter.stores.Add(-1)
 		c.unpin(t)
 	}
 }

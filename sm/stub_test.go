@@ -42,7 +42,8 @@ type stubStore struct {
 	fails    bool   // stores fail
 	down     bool   // nothing is found, nothing deleted
 	loaded   int    // objects
-	hold     bool   // loads do not complete
+	hold     bool   // loads and stores do not complete
+	onClose  func() // called by Close
 	lastID   l2.TaskID
 	stores   []l2.StoreResult
 	results  map[l2.TaskID]kv.Bitmap
@@ -199,7 +200,12 @@ func (f *stubStore) Usage() l2.Usage {
 	return l2.Usage{UsedBytes: int64(len(f.order)) * objectBytes, CapacityBytes: f.capacity * objectBytes}
 }
 
-func (f *stubStore) Close() error { return nil }
+func (f *stubStore) Close() error {
+	if f.onClose != nil {
+		f.onClose()
+	}
+	return nil
+}
 
 // stubRig is a rig with a stub below, and the log.
 type stubRig struct {

@@ -2,6 +2,7 @@ package sm
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/lmcache/lmcache-go/kv"
@@ -13,7 +14,7 @@ import (
 type tier struct {
 	cfg      L1Manager
 	l1       *l1.Manager
-	adapters []int // indices in Manager.adapters
+	stores   atomic.Int32 // how many stores have its tag
 	eviction evictionController
 	store    storeController
 }
@@ -158,6 +159,21 @@ func (ts tiers) unlock(keys []kv.ObjectKey, n int) (codes []l1.Code, freed int) 
 		return got
 	})
 	return codes, freed
+}
+
+// delete removes keys from every tier that has them. A key's outcome is
+// KeyIsLocked where a tier keeps it, else Success where one had it.
+func (ts tiers) delete(keys []kv.ObjectKey, force bool) []l1.Code {
+	codes, _ := ts[0].l1.Delete(nil, keys, force)
+	for _, t := range ts[1:] {
+		more, _ := t.l1.Delete(nil, keys, force)
+		for i, c := range more {
+			if c == l1.KeyIsLocked || codes[i] == l1.KeyNotExist {
+				codes[i] = c
+			}
+		}
+	}
+	return codes
 }
 
 // read returns an outcome for every key, and in key order the objects of those

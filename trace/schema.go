@@ -14,6 +14,9 @@ const (
 	OpFinishReadPrefetched
 	OpReadPrefetchedEnter
 	OpReadPrefetchedExit
+	OpClear
+	OpTouch
+	OpDelete
 	numOps
 )
 
@@ -71,6 +74,9 @@ type Row struct {
 	// Counts name what an outcome counts, at most MaxCounts: numbers of keys.
 	// The first MaxOutcomeBits may come with a bitmap.
 	Counts []string
+	// Ours is set for what LMCache does not trace: its replay would refuse the
+	// record, so none is written to its format.
+	Ours bool
 }
 
 const storageManager = "lmcache.v1.distributed.storage_manager.StorageManager."
@@ -95,6 +101,16 @@ var schema = [numOps]Row{
 	OpReadPrefetchedExit: {Qualname: storageManager + "read_prefetched_results.__exit__", Level: LevelStorage,
 		Args:   []Arg{{"keys", ArgKeys}},
 		Counts: []string{"released_keys", "temporary_freed_keys"}},
+
+	OpClear: {Qualname: storageManager + "clear", Level: LevelStorage, Ours: true,
+		Args:   []Arg{{"force", ArgFlag}},
+		Counts: []string{"cleared_keys"}},
+	OpTouch: {Qualname: storageManager + "touch_l1_keys", Level: LevelStorage, Ours: true,
+		Args:   []Arg{{"keys", ArgKeys}},
+		Counts: []string{"touched_keys"}},
+	OpDelete: {Qualname: storageManager + "delete_l1_keys", Level: LevelStorage, Ours: true,
+		Args:   []Arg{{"keys", ArgKeys}, {"force", ArgFlag}},
+		Counts: []string{"deleted_keys", "delete_failed_keys"}},
 }
 
 var opByName = func() map[string]Op {

@@ -90,8 +90,11 @@ func TestDumpBrief(t *testing.T) {
       4        1.500000  finish_read_prefetched  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]  read_locks=2
       5        2.000000  read_prefetched_results.__enter__  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
       6        2.500000  read_prefetched_results.__exit__  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
-      7        3.000000  lmcache.v9.Other.call  (an operation that this build does not know)
-      8        3.500000  finish_write  cannot be decoded: trace.codecs: unknown tag 'X'
+      7        3.000000  clear  force=true
+      8        3.500000  touch_l1_keys  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]
+      9        4.000000  delete_l1_keys  keys=3[` + key + `0102@tenant … ` + key + `05060708090a0b0c…@tenant]  force=true
+     10        4.500000  lmcache.v9.Other.call  (an operation that this build does not know)
+     11        5.000000  finish_write  cannot be decoded: trace.codecs: unknown tag 'X'
 `
 	if got := dumpText(t, everyOp(t), dumpOptions{brief: true, to: math.Inf(1)}); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -157,8 +160,8 @@ func TestDumpSelects(t *testing.T) {
 		want string // record numbers
 	}{
 		{"limit", dumpOptions{limit: 2, to: all}, "1 2"},
-		{"short name", dumpOptions{ops: []string{"finish_write"}, to: all}, "2 8"},
-		{"qualified name", dumpOptions{ops: []string{"lmcache.v9.Other.call"}, to: all}, "7"},
+		{"short name", dumpOptions{ops: []string{"finish_write"}, to: all}, "2 11"},
+		{"qualified name", dumpOptions{ops: []string{"lmcache.v9.Other.call"}, to: all}, "10"},
 		{"two names, limited", dumpOptions{ops: []string{"reserve_write", "finish_write"}, limit: 2, to: all}, "1 2"},
 		{"times, inclusive", dumpOptions{from: 1, to: 2}, "3 4 5"},
 		{"nothing", dumpOptions{from: 99, to: all}, ""},

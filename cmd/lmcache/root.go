@@ -127,7 +127,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(writeHelp)
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newTrace(a), newBench(a), newPing(a), newDescribe(a), newKVCache(a), newVersion(a))
+	root.AddCommand(newTrace(a), newServer(a), newBench(a), newPing(a), newDescribe(a), newKVCache(a), newVersion(a))
 	group(root, "command")
 	root.InitDefaultVersionFlag()
 	root.Flags().Lookup("version").Usage = "print the version"

@@ -8,12 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -35,6 +37,10 @@ func TestMain(m *testing.M) {
 //	finish NAME SIGNAL N          send it SIGNAL (INT, TERM, KILL, or - for none);
 //	                              it must exit with status N
 //	json VAR FILE KEY...          set $VAR to a value of a JSON file
+//	said VAR NAME REGEXP          set $VAR to the group of REGEXP in a line that a
+//	                              running command has written to stderr by now
+//	http STATUS METHOD URL [BODY] an HTTP request that is answered with STATUS; the
+//	                              answer is the stdout of later commands
 //
 // $VECTORS is the folder of LMCache's files. There is the condition [smalldisk]: a file system of a few MiB can be mounted, as
 // `unshare -rm` lets most users do.
@@ -60,7 +66,7 @@ func TestScripts(t *testing.T) {
 			return exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "none", os.TempDir()).Run() == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": runStatus, "start": start, "finish": finish, "json": jsonValue,
+			"status": runStatus, "start": start, "finish": finish, "json": jsonValue, "said": said, "http": httpRequest,
 		},
 	})
 }
@@ -98,8 +104,59 @@ type background struct{}
 type process struct {
 	cmd    *exec.Cmd
 	stdout bytes.Buffer
-	stderr bytes.Buffer
+	stderr lockedBuffer
 	read   chan struct{} // closed when stderr was read to its end
+}
+
+// lockedBuffer is a bytes.Buffer that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func said(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 3, "said VAR NAME REGEXP")
+	p := ts.Value(background{}).(map[string]*process)[args[1]]
+	if p == nil {
+		ts.Fatalf("nothing was started as %s", args[1])
+	}
+	text := p.stderr.String()
+	m := regexp.MustCompile(args[2]).FindStringSubmatch(text)
+	if len(m) != 2 {
+		ts.Fatalf("no line, or no one group, for %s in:\n%s", args[2], text)
+	}
+	ts.Setenv(args[0], m[1])
+}
+
+func httpRequest(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) < 3 || len(args) > 4, "http STATUS METHOD URL [BODY]")
+	body := ""
+	if len(args) == 4 {
+		body = args[3]
+	}
+	req, err := http.NewRequest(args[1], args[2], strings.NewReader(body))
+	ts.Check(err)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+	if got := strconv.Itoa(resp.StatusCode); got != args[0] {
+		ts.Fatalf("%s %s: status %s; want %s", args[1], args[2], got, args[0])
+	}
 }
 
 func start(ts *testscript.TestScript, neg bool, args []string) {
@@ -144,7 +201,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 	if !<-ready {
 		<-p.read
-		ts.Fatalf("%v ended without a line that matches %q on stderr:\n%s", args[2:], args[1], &p.stderr)
+		ts.Fatalf("%v ended without a line that matches %q on stderr:\n%s", args[2:], args[1], p.stderr.String())
 	}
 	ts.Value(background{}).(map[string]*process)[args[0]] = p
 }
@@ -165,7 +222,7 @@ func finish(ts *testscript.TestScript, neg bool, args []string) {
 	<-p.read
 	err := p.cmd.Wait()
 	_, _ = ts.Stdout().Write(p.stdout.Bytes())
-	_, _ = ts.Stderr().Write(p.stderr.Bytes())
+	_, _ = io.WriteString(ts.Stderr(), p.stderr.String())
 	checkStatus(ts, args[2], err, p.cmd.Args[1:])
 }
 

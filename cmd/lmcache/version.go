@@ -32,6 +32,20 @@ func version() string {
 	return "devel"
 }
 
+// commit returns the commit of this build in git's short form; empty if unknown.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "g" + s.Value[:min(8, len(s.Value))]
+		}
+	}
+	return ""
+}
+
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

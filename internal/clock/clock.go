@@ -27,6 +27,10 @@ type Clock interface {
 	// first. On a virtual clock it advances time to t and runs on the way
 	// what becomes due.
 	SleepUntil(ctx context.Context, t int64) error
+	// Wait returns when done is closed, or with ctx's error when ctx ends first.
+	// On a virtual clock it runs what becomes due until then; where nothing is
+	// left to run, somebody else must close done.
+	Wait(ctx context.Context, done <-chan struct{}) error
 	// AfterFunc runs f once after d, on a goroutine of its own (real) or on
 	// the one that advances time (virtual). stop reports whether it
 	// prevented the run.

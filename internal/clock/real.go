@@ -85,6 +85,23 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Wait waits for done, or for ctx and returns its error.
+func (Real) Wait(ctx context.Context, done <-chan struct{}) error { return await(ctx, done) }
+
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done: // wins over a ctx that has ended
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // AfterFunc runs f on a goroutine of its own after d.
 func (Real) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	return time.AfterFunc(d, f).Stop

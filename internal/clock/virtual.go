@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Virtual is simulated time. It advances only in SleepUntil, Next and Settle,
+// Virtual is simulated time. It advances only in SleepUntil, Wait, Next and Settle,
 // and runs what is due on the calling goroutine: by time, then in the order of
 // scheduling. It belongs to one goroutine; others may ask for the time only.
 type Virtual struct {
@@ -47,6 +47,23 @@ func (v *Virtual) SleepUntil(ctx context.Context, t int64) error {
 
 // Settle runs everything that is due at the present time.
 func (v *Virtual) Settle() { _ = v.SleepUntil(context.Background(), v.Now()) }
+
+// Wait runs what is due, advancing as far as it must, until done is closed.
+func (v *Virtual) Wait(ctx context.Context, done <-chan struct{}) error {
+	v.mustBeOutside()
+	for len(v.queue) > 0 {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		v.next()
+	}
+	return await(ctx, done)
+}
 
 // Next runs the next event, advancing to its time, and reports whether there
 // was one.

@@ -52,7 +52,7 @@ var arrows = []row{
 	{"server/client", []string{"server/wire", "server/zmtp", "server/tokenhash", "mmapio"}},
 	{"server/engine", []string{"server/wire", "server/tokenhash", "sm", "l1", "event", "mmapio"}},
 	{"server/mq", []string{"server/wire", "server/zmtp", "event"}},
-	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "trace", "event", "telemetry", "internal/pyfmt"}},
+	{"server/httpapi", []string{"server/wire", "server/engine", "sm", "l1", "l2", "trace", "event", "telemetry", "internal/pyfmt"}},
 	{"replay", []string{"sm", "l1", "trace", "trace/tracefile", "event", "telemetry", "internal/pyfmt"}},
 	{"bench/workload", []string{"sm", "l1", "trace", "event"}},
 	{"bench/serving", []string{"bench/workload", "server/client", "server/wire", "mmapio"}},

@@ -170,6 +170,22 @@ func (j *Injector) QueryLoad(id l2.TaskID) (kv.Bitmap, bool) {
 	return loaded, ok
 }
 
+// Report is the inner adapter's.
+func (j *Injector) Report() l2.Report {
+	if r, ok := j.Adapter.(l2.Reporter); ok {
+		return r.Report()
+	}
+	return l2.Report{Objects: -1, Locked: -1}
+}
+
+// List is the inner adapter's.
+func (j *Injector) List(model, token string, limit int) (l2.Page, error) {
+	if l, ok := j.Adapter.(l2.Lister); ok {
+		return l.List(model, token, limit)
+	}
+	return l2.Page{}, l2.ErrNoListing
+}
+
 // buckets is how many the keys fall into.
 const buckets = 1_000_000
 

@@ -226,6 +226,30 @@ func (s *Store) Usage() l2.Usage {
 	return l2.Usage{UsedBytes: s.used, CapacityBytes: s.capacity}
 }
 
+// Report counts the objects.
+func (s *Store) Report() l2.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := l2.Report{Objects: int64(len(s.objects))}
+	for _, o := range s.objects {
+		if o.locks > 0 {
+			r.Locked++
+		}
+	}
+	return r
+}
+
+// List implements l2.Lister.
+func (s *Store) List(model, token string, limit int) (l2.Page, error) {
+	p := l2.NewPager(model, token, limit)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, o := range s.objects {
+		p.Add(k, o.size)
+	}
+	return p.Page(), nil
+}
+
 // Close cancels running tasks and drops the objects.
 func (s *Store) Close() error {
 	s.mu.Lock()

@@ -13,16 +13,15 @@ import (
 // One of a deployment that nobody has registered, or without a full chunk, finds
 // nothing and asks nobody.
 func (e *Engine) Lookup(k *wire.Key) error {
-	scope, err := checkKey(k)
-	if err != nil {
-		return err
-	}
 	n := max(0, min(k.End, len(k.Tokens))) / e.c.ChunkSize
-	hashes := e.hashes(k, scope, n)
 	layout, known := e.layout(k.Model, k.WorldSize)
 	l := &lookup{chunks: n, known: true}
 	if n > 0 && known {
-		spec := grid(hashes, scope, k.WorldSize, layout)
+		scope, err := checkKey(k)
+		if err != nil {
+			return err
+		}
+		spec := grid(e.hashes(k, scope, n), scope, k.WorldSize, layout)
 		spec.Readers = int32(min(max(k.Readers, 1), maxReaders))
 		h, err := e.storage.SubmitPrefetchTask(&spec, k.RequestID, false)
 		if err != nil {

@@ -35,7 +35,6 @@ type Engine interface {
 type Options struct {
 	Engine  Engine      // required
 	Storage *sm.Manager // required
-	Config  sm.Config   // of Storage
 
 	// Healthy returns what is wrong with the server, nil if nothing is; nil stands
 	// for a server that is always well.

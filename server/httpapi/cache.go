@@ -2,10 +2,14 @@ package httpapi
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
+	"github.com/lmcache/lmcache-go/sm"
 )
 
 func (a *API) clear(w http.ResponseWriter, r *http.Request) {
@@ -75,24 +79,82 @@ const (
 	maxDeleteKeys = 10000
 )
 
+type entryJSON struct {
+	keyJSON
+	Size int64 `json:"size_bytes"`
+}
+
+func jsonOf(k *kv.ObjectKey) keyJSON {
+	salt := k.Scope.Salt()
+	return keyJSON{hex.EncodeToString(k.Hash[:k.HashLen]), k.Scope.Model(), k.Rank, k.Group, &salt}
+}
+
+// adapter returns the store that a request means: the first unless it says which.
+func (a *API) adapter(w http.ResponseWriter, chosen bool, id int) (store sm.AdapterStatus, ok bool) {
+	list := a.opt.Storage.Status().Adapters
+	if !chosen && len(list) > 0 {
+		return list[0], true
+	}
+	for _, s := range list {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	if len(list) == 0 && !chosen {
+		refuse(w, http.StatusServiceUnavailable, "no L2 adapters configured")
+	} else {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("no L2 adapter %d", id))
+	}
+	return store, false
+}
+
 func (a *API) listObjects(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	tier := q.Get("tier")
-	if tier != "" && tier != "l2" && tier != "l1" {
+	switch tier {
+	case "", "l2":
+	case "l1":
+		refuse(w, http.StatusBadRequest, "tier 'l1' not supported; only 'l2'")
+		return
+	default:
 		unprocessable(w, notOneOf([]any{"query", "tier"}, tier, []string{"l1", "l2"}))
 		return
 	}
-	if _, ok := queryInt(w, r, "page_size", defaultPage, 1, maxPage); !ok {
+	size, ok := queryInt(w, r, "page_size", defaultPage, 1, maxPage)
+	if !ok {
 		return
 	}
-	switch {
-	case tier == "l1":
-		refuse(w, http.StatusBadRequest, "tier 'l1' not supported; only 'l2'")
-	case len(a.opt.Storage.AdapterUsage()) == 0:
-		refuse(w, http.StatusServiceUnavailable, "no L2 adapters configured")
-	default:
-		refuse(w, http.StatusNotImplemented, "the L2 adapter does not list its objects")
+	id, ok := queryInt(w, r, "adapter", 0, 0, math.MaxInt32)
+	if !ok {
+		return
 	}
+	store, ok := a.adapter(w, q.Get("adapter") != "", id)
+	if !ok {
+		return
+	}
+	page, err := a.opt.Storage.ListL2(store.ID, q.Get("model_name"), q.Get("page_token"), size)
+	switch {
+	case errors.Is(err, l2.ErrNoListing):
+		refuse(w, http.StatusNotImplemented, err.Error())
+		return
+	case err != nil:
+		refuse(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	entries := []entryJSON{}
+	for i := range page.Objects {
+		entries = append(entries, entryJSON{jsonOf(&page.Objects[i].Key), page.Objects[i].SizeBytes})
+	}
+	var next *string
+	if page.Next != "" {
+		next = &page.Next
+	}
+	answer(w, http.StatusOK, struct {
+		Adapter int         `json:"adapter"`
+		Shared  bool        `json:"shared"`
+		Entries []entryJSON `json:"entries"`
+		Next    *string     `json:"next_page_token"`
+	}{store.ID, store.Shared, entries, next})
 }
 
 func (a *API) deleteObjects(w http.ResponseWriter, r *http.Request) {
@@ -102,8 +164,8 @@ func (a *API) deleteObjects(w http.ResponseWriter, r *http.Request) {
 	}
 	list := field[[]keyJSON](b, "keys", true, "list_type", "Input should be a valid list of object keys")
 	tier := b.choice("tier", "l2", "l1", "all")
-	b.flag("force")
-	adapter, chosen := b.number("adapter", false), b.has("adapter")
+	force := b.flag("force")
+	id, chosen := b.number("adapter", false), b.has("adapter")
 	if len(list) > maxDeleteKeys {
 		b.problems = append(b.problems, problem{Type: "too_long", Loc: []any{"body", "keys"},
 			Msg: fmt.Sprintf("List should have at most %d items after validation, not %d", maxDeleteKeys, len(list)), Input: len(list)})
@@ -119,28 +181,32 @@ func (a *API) deleteObjects(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	stores := len(a.opt.Storage.AdapterUsage())
-	if chosen && (adapter < 0 || adapter >= stores) {
-		refuse(w, http.StatusBadRequest, fmt.Sprintf("no L2 adapter %d, there are %d", adapter, stores))
-		return
-	}
-	deleted := 0
+	var deleted, skipped int
 	if tier != "l1" {
-		for i := range stores {
-			if chosen && i != adapter {
-				continue
+		stores := a.opt.Storage.Status().Adapters
+		if chosen {
+			s, ok := a.adapter(w, true, id)
+			if !ok {
+				return
 			}
-			n, err := a.opt.Storage.DeleteL2(i, keys)
+			stores = []sm.AdapterStatus{s}
+		}
+		for _, s := range stores {
+			n, err := a.opt.Storage.DeleteL2(s.ID, keys)
 			if err != nil {
-				refuse(w, http.StatusInternalServerError, err.Error())
+				refuse(w, http.StatusServiceUnavailable, err.Error())
 				return
 			}
 			deleted += n
 		}
 	}
+	if tier != "l2" {
+		n, locked := a.opt.Storage.DeleteL1(keys, force)
+		deleted, skipped = deleted+n, skipped+locked
+	}
 	answer(w, http.StatusOK, struct {
 		Deleted int  `json:"deleted"`
 		Skipped int  `json:"skipped"`
 		OK      bool `json:"ok"`
-	}{deleted, max(len(keys)-deleted, 0), true})
+	}{deleted, skipped, true})
 }

@@ -13,10 +13,11 @@ type threadJSON struct {
 // loops lists what runs in the background for as long as the server does.
 func (a *API) loops() []threadJSON {
 	list := []threadJSON{{"request-loop", a.opt.Healthy() == nil}}
-	for _, t := range a.opt.Config.Tiers() {
-		list = append(list, threadJSON{"l1-eviction-" + t.Tag, true}, threadJSON{"store-" + t.Tag, true})
+	s := a.opt.Storage.Status()
+	for _, t := range s.Tiers {
+		list = append(list, threadJSON{"l1-eviction-" + t.Tag, t.Eviction.Running}, threadJSON{"store-" + t.Tag, s.Healthy})
 	}
-	return append(list, threadJSON{"prefetch", true})
+	return append(list, threadJSON{"prefetch", s.Healthy})
 }
 
 func (a *API) periodicThreads(w http.ResponseWriter, _ *http.Request) {

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
+
+	"github.com/lmcache/lmcache-go/sm"
 )
 
 type statusJSON struct {
@@ -75,7 +77,8 @@ func (a *API) healthcheck(w http.ResponseWriter, _ *http.Request) {
 
 func (a *API) status(w http.ResponseWriter, _ *http.Request) {
 	e := a.opt.Engine.Report()
-	storage := a.storage()
+	m := a.opt.Storage.Status()
+	storage := storageOf(&m)
 	s := statusJSON{
 		Healthy: a.opt.Healthy() == nil && storage.Healthy, EngineType: "MPCacheServer",
 		ChunkSize: e.ChunkSize, HashAlgorithm: e.Algorithm, Sessions: e.Sessions,
@@ -106,8 +109,8 @@ type adapterConfigJSON struct {
 
 func (a *API) configAdapters(w http.ResponseWriter, _ *http.Request) {
 	list := []adapterConfigJSON{}
-	for i, s := range a.opt.Storage.AdapterUsage() {
-		list = append(list, adapterConfigJSON{i, s.Name, "l2", i == 0, a.opt.Reconfigure})
+	for i, s := range a.opt.Storage.Status().Adapters {
+		list = append(list, adapterConfigJSON{s.ID, s.Type, "l2", i == 0, a.opt.Reconfigure})
 	}
 	answer(w, http.StatusOK, struct {
 		Adapters []adapterConfigJSON `json:"adapters"`
@@ -133,6 +136,8 @@ type (
 		L1          map[string]l1JSON       `json:"l1_managers"`
 		Stores      map[string]storeJSON    `json:"store_controllers"`
 		Evictions   map[string]evictionJSON `json:"l1_eviction_controllers"`
+		Prefetch    prefetchJSON            `json:"prefetch_controller"`
+		L2Eviction  l2EvictionJSON          `json:"l2_eviction_controller"`
 		L2          []adapterJSON           `json:"l2_adapters"`
 		NumL2       int                     `json:"num_l2_adapters"`
 		L1Usage     [2]int64                `json:"l1_usage"`
@@ -147,6 +152,9 @@ type (
 	l1JSON struct {
 		Healthy        bool             `json:"is_healthy"`
 		Objects        int64            `json:"total_object_count"`
+		WriteLocked    int64            `json:"write_locked_count"`
+		ReadLocked     int64            `json:"read_locked_count"`
+		Temporary      int64            `json:"temporary_count"`
 		StagingObjects int64            `json:"staging_object_count"`
 		StagingBytes   int64            `json:"staging_bytes"`
 		Used           int64            `json:"memory_used_bytes"`
@@ -158,8 +166,29 @@ type (
 		ReadTTL        int64            `json:"read_ttl_seconds"`
 	}
 	storeJSON struct {
-		Healthy bool `json:"is_healthy"`
-		NumL2   int  `json:"num_l2_adapters"`
+		Healthy  bool  `json:"is_healthy"`
+		Alive    bool  `json:"thread_alive"`
+		Pending  int64 `json:"pending_keys_count"`
+		InFlight int64 `json:"in_flight_task_count"`
+		countsJSON
+	}
+	prefetchJSON struct {
+		Healthy     bool  `json:"is_healthy"`
+		Alive       bool  `json:"thread_alive"`
+		MaxInFlight int   `json:"max_in_flight"`
+		Submitted   int64 `json:"submission_queue_size"`
+		Pending     int64 `json:"pending_queue_size"`
+		InFlight    int64 `json:"in_flight_request_count"`
+		InLookup    int64 `json:"lookup_phase_count"`
+		InLoad      int64 `json:"load_phase_count"`
+		Results     int64 `json:"completed_results_count"`
+		countsJSON
+	}
+	// countsJSON says how many adapters a controller works with.
+	countsJSON struct {
+		All      int `json:"num_l2_adapters"`
+		Active   int `json:"num_active_adapters"`
+		Draining int `json:"num_draining_adapters"`
 	}
 	evictionJSON struct {
 		Healthy   bool   `json:"is_healthy"`
@@ -168,48 +197,104 @@ type (
 		Watermark float  `json:"trigger_watermark"`
 		Ratio     float  `json:"eviction_ratio"`
 	}
+	l2EvictionJSON struct {
+		Healthy  bool                  `json:"is_healthy"`
+		Alive    bool                  `json:"thread_alive"`
+		Adapters []adapterEvictionJSON `json:"adapters"`
+	}
+	adapterEvictionJSON struct {
+		Policy    string `json:"eviction_policy"`
+		Watermark float  `json:"trigger_watermark"`
+		Ratio     float  `json:"eviction_ratio"`
+		Usage     float  `json:"current_usage"`
+		Used      int64  `json:"total_bytes_used"`
+		Capacity  int64  `json:"total_capacity_bytes"`
+		Salts     int    `json:"num_cache_salt_buckets"`
+	}
 	adapterJSON struct {
 		Healthy  bool   `json:"is_healthy"`
 		Type     string `json:"type"`
+		ID       int    `json:"index"`
+		Error    string `json:"error,omitempty"`
+		Draining bool   `json:"draining,omitempty"`
+		Backend  string `json:"backend,omitempty"`
+		Objects  *int64 `json:"stored_object_count,omitempty"`
+		Locked   *int64 `json:"locked_key_count,omitempty"`
 		Used     int64  `json:"current_size_bytes"`
 		Capacity int64  `json:"max_capacity_bytes"`
+		Slots    int64  `json:"pool_size,omitempty"`
+		Free     int64  `json:"pool_free_slots,omitempty"`
 	}
 )
 
 // dram is the backend of every L1 of this build, as LMCache names it.
 const dram = "dram"
 
-func (a *API) storage() storageJSON {
+func share(used, total int64) float {
+	if total <= 0 {
+		return 0
+	}
+	return float(float64(used) / float64(total))
+}
+
+func storageOf(m *sm.Status) storageJSON {
 	s := storageJSON{
-		Healthy: true, L1: map[string]l1JSON{}, Stores: map[string]storeJSON{}, Evictions: map[string]evictionJSON{},
+		Healthy: m.Healthy, L1: map[string]l1JSON{}, Stores: map[string]storeJSON{}, Evictions: map[string]evictionJSON{},
 		L2: []adapterJSON{}, ByBackend: map[string]int64{},
+		L2Eviction: l2EvictionJSON{Healthy: true, Alive: true, Adapters: []adapterEvictionJSON{}},
 	}
-	tiers := a.opt.Config.Tiers()
-	for i, u := range a.opt.Storage.L1Usage() {
-		t := tiers[i]
-		l := l1JSON{
-			Healthy: true, Objects: u.Resident + u.Staged, StagingObjects: u.Staged, StagingBytes: u.StagingBytes,
-			Used: u.UsedBytes, Total: u.CapacityBytes, Configured: t.L1.SizeBytes, ByBackend: map[string]int64{dram: u.CapacityBytes},
-			WriteTTL: t.L1.WriteTTLSeconds, ReadTTL: t.L1.ReadTTLSeconds,
+	draining := map[string]int{} // by tag of the L1
+	for i := range m.Adapters {
+		a := &m.Adapters[i]
+		s.L2 = append(s.L2, adapterOf(a))
+		if a.Draining {
+			draining[a.L1Tag]++
 		}
-		if u.CapacityBytes > 0 {
-			l.Ratio = float(float64(u.UsedBytes) / float64(u.CapacityBytes))
+		if e := a.Eviction; e != nil {
+			s.L2Eviction.Adapters = append(s.L2Eviction.Adapters, adapterEvictionJSON{e.Policy, float(e.Watermark), float(e.Ratio),
+				share(a.UsedBytes, a.CapacityBytes), a.UsedBytes, a.CapacityBytes, a.Salts})
 		}
-		s.L1[u.Tag] = l
-		s.Stores[u.Tag] = storeJSON{true, len(a.opt.Config.L2Adapters)}
-		s.Evictions[u.Tag] = evictionJSON{true, true, t.Eviction.Policy, float(t.Eviction.Watermark), float(t.Eviction.Ratio)}
-		s.L1Usage[0] += u.UsedBytes
-		s.L1Usage[1] += u.CapacityBytes
-		s.ByBackend[dram] += u.CapacityBytes
-	}
-	for _, u := range a.opt.Storage.AdapterUsage() {
-		s.L2 = append(s.L2, adapterJSON{true, u.Name, u.UsedBytes, u.CapacityBytes})
 	}
 	s.NumL2 = len(s.L2)
-	if len(tiers) == 1 {
-		tag := tiers[0].Tag
+	gone := 0
+	for _, n := range draining {
+		gone += n
+	}
+	p := &m.Prefetch
+	s.Prefetch = prefetchJSON{m.Healthy, m.Healthy, p.MaxInFlight, 0, p.Queued, p.InFlight, p.InLookup, p.InLoad, p.Results, countsJSON{s.NumL2, s.NumL2 - gone, gone}}
+	for i := range m.Tiers {
+		t := &m.Tiers[i]
+		s.L1[t.Tag] = l1JSON{
+			t.Healthy, t.Resident + t.Staged, t.WriteLocked, t.ReadLocked, t.Temporary, t.Staged, t.StagingBytes,
+			t.UsedBytes, t.CapacityBytes, t.ConfiguredBytes, map[string]int64{dram: t.CapacityBytes}, share(t.UsedBytes, t.CapacityBytes),
+			int64(t.WriteTTL.Seconds()), int64(t.ReadTTL.Seconds()),
+		}
+		s.Stores[t.Tag] = storeJSON{true, true, t.PendingKeys, t.StoreTasks, countsJSON{t.Stores + draining[t.Tag], t.Stores, draining[t.Tag]}}
+		e := &t.Eviction
+		s.Evictions[t.Tag] = evictionJSON{e.Running, e.Running, e.Policy, float(e.Watermark), float(e.Ratio)}
+		s.L1Usage[0] += t.UsedBytes
+		s.L1Usage[1] += t.CapacityBytes
+		s.ByBackend[dram] += t.CapacityBytes
+	}
+	if len(m.Tiers) == 1 {
+		tag := m.Tiers[0].Tag
 		l, store, eviction := s.L1[tag], s.Stores[tag], s.Evictions[tag]
 		s.OneL1, s.OneStore, s.OneEviction, s.Older = &l, &store, &eviction, &eviction
 	}
 	return s
+}
+
+func adapterOf(a *sm.AdapterStatus) adapterJSON {
+	j := adapterJSON{Healthy: a.Healthy, Type: a.Type, ID: a.ID, Draining: a.Draining, Backend: a.Backend,
+		Used: a.UsedBytes, Capacity: a.CapacityBytes, Slots: a.Slots, Free: a.FreeSlots}
+	if a.Err != nil {
+		j.Error = a.Err.Error()
+	}
+	if a.Objects >= 0 {
+		j.Objects = &a.Objects
+	}
+	if a.Locked >= 0 {
+		j.Locked = &a.Locked
+	}
+	return j
 }

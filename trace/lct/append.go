@@ -162,6 +162,8 @@ func (e *encoder) args(op trace.Op, a *trace.Args) {
 		} else {
 			e.extraCount(a.Count)
 		}
+	case trace.OpClear, trace.OpTouch, trace.OpDelete:
+		e.fail(errNotTraced)
 	case trace.OpUnknown:
 		if len(a.Raw) == 0 {
 			e.fail(errors.New("no such operation in LMCache"))
@@ -179,6 +181,8 @@ func (e *encoder) args(op trace.Op, a *trace.Args) {
 		e.b = append(e.b, a.Raw...)
 	}
 }
+
+var errNotTraced = errors.New("LMCache does not trace it")
 
 // closeFrame stores the length of the frame that begins at start.
 func closeFrame(b []byte, start int) ([]byte, error) {

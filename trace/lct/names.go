@@ -37,6 +37,9 @@ func (t *nameTable) find(text []byte) *opName {
 	if n == nil {
 		s := string(text)
 		n = &opName{text: s, op: trace.ParseOp(s)}
+		if n.op.Row().Ours { // what LMCache would write there, nobody knows
+			n.op = trace.OpUnknown
+		}
 		if n.op != trace.OpUnknown {
 			n.text = n.op.String()
 		}

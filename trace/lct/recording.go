@@ -28,11 +28,16 @@ type recording struct {
 	w      *Writer
 	log    *slog.Logger
 	record trace.Record
+	ours   int64 // calls of operations that LMCache does not trace
 	closed bool
 }
 
-// Call appends a call. Upstream numbers none.
+// Call appends a call. Upstream numbers none. What it does not trace is left out.
 func (r *recording) Call(op trace.Op, seq uint64, monoNS, wallNS int64, a *trace.Args) error {
+	if op.Row().Ours {
+		r.ours++
+		return nil
+	}
 	r.record = trace.Record{Op: op, Qualname: op.String(), MonoNS: monoNS, WallNS: wallNS, Seq: seq}
 	return r.w.Write(&r.record, a)
 }
@@ -68,6 +73,9 @@ func (r *recording) Sync() error { return r.w.f.Sync() }
 func (r *recording) Close() error {
 	if !r.closed {
 		r.closed = true
+		if r.ours > 0 {
+			r.log.Warn(fmt.Sprintf("trace recorder: %d call(s) are left out: LMCache %s does not trace them", r.ours, r.w.era.Release()))
+		}
 		losses := r.w.Losses()
 		losses.Each(func(records int64, phrase, name string) {
 			if name != LossTime.String() { // the format's times are float64s, nobody expects else

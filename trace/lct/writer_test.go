@@ -96,6 +96,10 @@ func TestRecording(t *testing.T) {
 			Spec: &kv.PrefetchSpec{Readers: 1, Groups: []kv.KeyGroup{{Keys: []kv.ObjectKey{key(t, 1, 1, 0, "")}, Layout: layoutOf(t, 2, 16), Window: kv.FullAttention}}},
 		}
 		for _, row := range trace.Schema() {
+			if row.Ours { // told of below
+				rec.Call(row.Op, &a)
+				continue
+			}
 			rec.Call(row.Op, &a)
 			var own trace.Args // what the operation has of it
 			for _, arg := range row.Args {
@@ -122,7 +126,7 @@ func TestRecording(t *testing.T) {
 		if got := read(t, path); !bytes.Equal(got, want) {
 			t.Errorf("era %d: got %d bytes; want %d others", era, len(got), len(want))
 		}
-		if !strings.Contains(log.String(), "5 record(s) lose their cache salt") || strings.Contains(log.String(), "exact times") {
+		if !strings.Contains(log.String(), "5 record(s) lose their cache salt") || !strings.Contains(log.String(), "3 call(s) are left out") || strings.Contains(log.String(), "exact times") {
 			t.Errorf("era %d: log:\n%s", era, log.String())
 		}
 	}

@@ -32,7 +32,7 @@ type Conversion struct {
 	Bytes    int64  // of the destination
 
 	Failures []Failure // by operation, in the order of the first of each
-	Losses   []Lost    // what records in the destination do not have any more
+	Losses   []Lost    // what records in the destination do not have any more, and those left out for what they are
 	Notes    []string  // what the destination does not say of the recording as a whole
 }
 
@@ -197,6 +197,7 @@ type converter struct {
 
 	nextSeq uint64 // largest sequence number + 1
 
+	ours       int64 // calls that LMCache does not trace, and its file has not
 	outcomes   int64 // of the source that are not in the destination
 	outcomeErr error // of the first of them
 	done       *Conversion
@@ -222,6 +223,11 @@ func (c *converter) run(ctx context.Context) error {
 			if err := c.native.Drops(told); err != nil {
 				return err
 			}
+		}
+		if c.lmcache != nil && rec.Op.Row().Ours {
+			c.nextSeq = max(c.nextSeq, rec.Seq+1)
+			c.ours++
+			continue
 		}
 		err := c.src.Args(&args)
 		if err == nil {
@@ -283,6 +289,9 @@ func (c *converter) finish() {
 	if reader != nil && !reader.Sealed() {
 		c.done.Notes = append(c.done.Notes, "the recording is not sealed: calls that are still in its recorder's ring are not converted")
 	}
+	if c.ours > 0 {
+		c.done.Losses = append(c.done.Losses, Lost{c.ours, "of calls that LMCache does not trace: left out", "untraced_calls"})
+	}
 	if c.outcomes > 0 {
 		c.done.Losses = append(c.done.Losses, Lost{c.outcomes, "lose their outcome", "outcome"})
 	}
@@ -306,7 +315,7 @@ func (c *converter) finish() {
 		return
 	}
 	h := reader.Header()
-	missing := int64(c.nextSeq) - c.done.Records - c.done.Failed
+	missing := int64(c.nextSeq) - c.done.Records - c.done.Failed - c.ours
 	if lost := max(missing, int64(reader.Dropped())); lost > 0 {
 		c.done.Notes = append(c.done.Notes, fmt.Sprintf("that %d calls of the recording were lost is not in the file", lost))
 	}

@@ -462,3 +462,34 @@ func TestNothingHalf(t *testing.T) {
 		t.Errorf("got %v, %v; want one file", entries, err)
 	}
 }
+
+// What LMCache does not trace is left out of its format, and counted; it stays in
+// ours.
+func TestUntracedCallsAreLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "src")
+	w, err := trace.CreateNative(src, &trace.Header{SchemaVersion: 1, Level: trace.LevelStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, op := range []trace.Op{trace.OpFinishWrite, trace.OpClear, trace.OpTouch, trace.OpDelete, trace.OpFinishWrite} {
+		if err := w.Write(&trace.Record{Op: op, Qualname: op.String(), Seq: uint64(i)}, &trace.Args{Flag: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	native, upstream := filepath.Join(dir, "native"), filepath.Join(dir, "lct")
+	convert(t, src, native, "")
+	if a, b := textOf(t, src), textOf(t, native); !bytes.Equal(a, b) || !bytes.Contains(a, []byte("delete_l1_keys")) {
+		t.Errorf("native to native: got\n%s\nwant\n%s", b, a)
+	}
+	c, err := Convert(context.Background(), src, upstream, ConvertOptions{Release: "0.5.6"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Records != 2 || c.Failed != 0 || len(c.Losses) != 1 || c.Losses[0].Records != 3 || c.Losses[0].Name != "untraced_calls" || len(c.Notes) != 0 {
+		t.Errorf("got %+v", c)
+	}
+}
