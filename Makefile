@@ -42,7 +42,7 @@ race: ## all tests under the race detector
 	$(GO) test -race ./...
 
 sim: ## simulate the storage manager with new seeds for SIMTIME, or run SEED again
-	$(GO) test ./sm -run '^TestSim$$' -v -timeout 0 -simtime $(SIMTIME) -simseed $(SEED)
+	$(GO) test ./sm -run '^TestSim(Forced)?$$' -v -timeout 0 -simtime $(SIMTIME) -simseed $(SEED)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz

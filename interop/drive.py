@@ -274,6 +274,10 @@ class Driver:
             # Everything eligible, all of it: the whole list, oldest first.
             actions = self.policy.get_eviction_actions(1.0, key_eligible_filter=lambda k: True)
             final["order"] = [self.numbers[k] for a in actions for k in a.keys]
+        elif self.config.eviction_config.eviction_policy == "ARC":
+            for name in ("t1", "t2", "b1", "b2"):
+                final[name] = [self.numbers[k] for k in getattr(self.policy, "_" + name)]
+            final["target_t1_size"], final["arc_capacity"] = self.policy._target_t1_size, self.policy._capacity
         return final
 
     def result(self):

@@ -22,6 +22,16 @@ func NewPager(model, token string, limit int) *Pager {
 	return &Pager{model: model, after: token, limit: max(limit, 1)}
 }
 
+// Wants reports whether an object may be on the page, for a store where its size
+// has a price.
+func (p *Pager) Wants(key *kv.ObjectKey) bool {
+	if p.model != "" && key.Scope.Model() != p.model {
+		return false
+	}
+	name := key.String()
+	return name > p.after && (len(p.names) < p.limit || !p.more || name < p.names[0].name)
+}
+
 // Add takes an object into account.
 func (p *Pager) Add(key kv.ObjectKey, size int64) {
 	if p.model != "" && key.Scope.Model() != p.model {

@@ -23,6 +23,7 @@ type adapter struct {
 	memory   kv.MemoryTag
 	tier     int // whose objects it gets, and where its objects are loaded
 	eviction l2Eviction
+	failures failureLog
 	closing  sync.Once
 	closeErr error // of closing
 

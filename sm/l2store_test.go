@@ -149,6 +149,20 @@ func TestForcedClearUnderTasks(t *testing.T) {
 	used("at the end", 0)
 }
 
+// A store that fails task after task has a line every ten seconds, which tells of
+// those without one.
+func TestFailuresDoNotFloodTheLog(t *testing.T) {
+	r := newStubRig(t, &stubStore{fails: true}, "", nil)
+	for n := range 12 {
+		r.write(keys(n))
+		r.sleep(time.Second)
+	}
+	lines := strings.Count(r.log.String(), "L2 store task failed")
+	if lines != 2 || !strings.Contains(r.log.String(), "tasks_before=9 keys_before=9") {
+		t.Errorf("%d lines; want 2:\n%s", lines, r.log)
+	}
+}
+
 // WaitPrefetchStatus returns when the result is there, and gives it once.
 func TestWaitPrefetchStatus(t *testing.T) {
 	f := &stubStore{found: keys(0), hold: true}

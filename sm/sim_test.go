@@ -146,7 +146,7 @@ func newSimWorld(setup simSetup, seed uint64, clk clock.Clock) (*simWorld, error
 	w := &simWorld{setup: setup, clk: clk}
 	kind := l2.Kind{Check: func([]byte) error { return nil }, New: func(_ []byte, env l2.Env) (l2.Adapter, error) {
 		n := len(w.stores)
-		w.stores = append(w.stores, newSimStore(fmt.Sprintf("sim%d", n), setup.stores[n], seed+uint64(n), env, w.complain))
+		w.stores = append(w.stores, newSimStore(fmt.Sprintf("sim%d", n), setup.stores[n%len(setup.stores)], seed+uint64(n), env, w.complain))
 		return w.stores[n], nil
 	}}
 	var err error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
@@ -202,7 +203,7 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 	c.publishStore(e, a, t, uint64(res.ID))
 	if res.Err != nil {
 		if !errors.Is(res.Err, l2.ErrReported) {
-			c.m.log.Warn("L2 store task failed", "adapter", a.Name(), "keys", len(t.held), "error", res.Err)
+			a.failures.warn(c.m, a.Name(), len(t.held), res.Err)
 		}
 	} else {
 		for _, k := range t.held {
@@ -224,6 +225,31 @@ func (c *storeController) complete(a *adapter, t *storeTask, res l2.StoreResult)
 		}
 		c.tier.l1.Delete(nil, stored, false)
 	}
+}
+
+// failureLog keeps a store that fails task after task, or cannot keep up, from
+// flooding the log. Only the store controller's step uses it.
+type failureLog struct {
+	until       int64 // no line before
+	tasks, keys int   // without a line
+}
+
+// failureInterval is the time between two lines.
+const failureInterval = 10 * time.Second
+
+func (l *failureLog) warn(m *Manager, name string, keys int, err error) {
+	now := m.clock.Now()
+	if now < l.until {
+		l.tasks++
+		l.keys += keys
+		return
+	}
+	attrs := []any{"adapter", name, "keys", keys, "error", err}
+	if l.tasks > 0 {
+		attrs = append(attrs, "tasks_before", l.tasks, "keys_before", l.keys)
+	}
+	m.log.Warn("L2 store task failed", attrs...)
+	*l = failureLog{until: now + int64(failureInterval)}
 }
 
 // abandon releases what tasks have pinned whose result was not taken. The steps

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,10 @@ type benchServerOptions struct {
 	mode, transfer string
 	out            metricFlags
 	json           bool
+
+	op       string // of a rate, or empty
+	requests int64
+	inFlight int
 }
 
 func newBenchServer(a *app) *cobra.Command {
@@ -62,6 +67,11 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 		flags.Var(intValue[int64]{&o.Start}, "start", "number of the first request; it is also its first token")
 		flags.Var(intValue[int64]{&o.End}, "end", "number behind the last request; without end if negative")
 		flags.Var(floatValue{&interval}, "interval", "seconds between passes and requests")
+	})
+	section(cmd, "One operation instead of the sequence", func(flags *pflag.FlagSet) {
+		flags.Var(choiceValue{&o.op, serving.RateOps}, "op", "noop, ping or lookup (of --num-tokens, with the end of its session), as fast as it is answered")
+		flags.Var(countValue[int64]{&o.requests}, "requests", "how many (default 10000)")
+		flags.Var(countValue[int]{&o.inFlight}, "in-flight", "how many at once on each connection (default 1)")
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
 		o.out.define(flags)
@@ -111,11 +121,19 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 
 func (a *app) benchServer(ctx context.Context, o benchServerOptions) error {
 	silent := o.out.quiet || o.json
-	if !silent {
+	if !silent && o.op == "" {
 		o.Lines = a.stdout
 	}
 	stop := a.showServing(&o)
-	result, err := serving.Run(ctx, o.Options)
+	var (
+		result *serving.Result
+		err    error
+	)
+	if o.op != "" {
+		result, err = serving.Rate(ctx, o.Options, o.op, max(o.inFlight, 1), cmp.Or(o.requests, 10_000))
+	} else {
+		result, err = serving.Run(ctx, o.Options)
+	}
 	stop()
 	if result == nil {
 		if errors.Is(err, serving.ErrOptions) {
@@ -180,15 +198,19 @@ func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 	if requests > 0 {
 		rate = rounded(100*float64(passed)/float64(requests), 2)
 	}
-	m.section("results", "Results",
-		metricRow{"total_requests", "Total requests", requests},
-		metricRow{"checksum_ok", "Checksum OK", passed},
-		metricRow{"checksum_fail", "Checksum FAIL", r.ChecksumFail.Load()},
-		metricRow{"pass_rate", "Pass rate (%)", rate})
+	rows := []metricRow{{"total_requests", "Total requests", requests}}
+	if o.op == "" {
+		rows = append(rows,
+			metricRow{"checksum_ok", "Checksum OK", passed},
+			metricRow{"checksum_fail", "Checksum FAIL", r.ChecksumFail.Load()},
+			metricRow{"pass_rate", "Pass rate (%)", rate})
+	}
+	m.section("results", "Results", rows...)
 	for _, l := range []struct {
 		key, title string
 		latency    *serving.Latency
 	}{
+		{"whole", "Request (ms)", r.Whole},
 		{"cold_lookup", "Cold Lookup (ms)", r.ColdLookup},
 		{"cold_store", "Cold Store (ms)", r.ColdStore},
 		{"warm_lookup", "Warm Lookup (ms)", r.WarmLookup},
@@ -198,7 +220,7 @@ func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 			m.section(l.key, l.title, latencyRows(l.key, s)...)
 		}
 	}
-	if o.Clients > 1 || r.Failed() > 0 {
+	if o.Clients > 1 || o.op != "" || r.Failed() > 0 {
 		m.section("load", "Load",
 			metricRow{"clients", "Clients", o.Clients},
 			metricRow{"duration_s", "Duration (s)", rounded(r.Duration.Seconds(), 3)},
@@ -255,7 +277,7 @@ func servingJSON(o *benchServerOptions, r *serving.Result) any {
 		"unexpected_misses": r.UnexpectedMisses.Load(),
 		"cold_lookup":       latency(r.ColdLookup.Summary()), "cold_store": latency(r.ColdStore.Summary()),
 		"warm_lookup": latency(r.WarmLookup.Summary()), "warm_retrieve": latency(r.WarmRetrieve.Summary()),
-		"calls": calls,
+		"request": latency(r.Whole.Summary()), "calls": calls,
 	}
 }
 

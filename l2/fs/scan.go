@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
 )
 
 // leftoverAge is how long ago a temporary file of LMCache must have been
@@ -47,6 +48,36 @@ func (s *Store) recover() error {
 		s.env.Found(keys, sizes)
 	}
 	return err
+}
+
+// Report counts what this process knows: with a capacity or a policy that evicts
+// all files, else none.
+func (s *Store) Report() l2.Report {
+	r := l2.Report{Err: s.outage.Err(), Backend: s.c.BasePath, Objects: -1}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		if r.Locked += int64(len(sh.locks)); sh.sizes != nil {
+			r.Objects = max(r.Objects, 0) + int64(len(sh.sizes))
+		}
+		sh.mu.Unlock()
+	}
+	return r
+}
+
+// List implements l2.Lister. It reads the folder for every page, whoever wrote
+// the files.
+func (s *Store) List(model, token string, limit int) (l2.Page, error) {
+	p := l2.NewPager(model, token, limit)
+	err := eachFile(s.c.BasePath, func(e fs.DirEntry) bool {
+		if k, ok := parseName(e.Name()); ok && e.Type().IsRegular() && p.Wants(&k) {
+			if info, err := e.Info(); err == nil { // else it went meanwhile
+				p.Add(k, info.Size())
+			}
+		}
+		return !s.closed()
+	})
+	return p.Page(), err
 }
 
 // eachFile calls f for the entries of a folder, in no order, until it says false.

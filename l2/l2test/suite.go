@@ -44,7 +44,7 @@ func Run(t *testing.T, s Subject) {
 	}{
 		{"StoreAndLoad", storeAndLoad}, {"StoreAgain", storeAgain}, {"Lookup", lookup}, {"LoadMisses", loadMisses},
 		{"Delete", deletes}, {"Locks", locks}, {"Usage", usage}, {"Batch", batch}, {"Tasks", tasks},
-		{"NoPayload", noPayload}, {"Reopen", reopen}, {"Close", closes},
+		{"NoPayload", noPayload}, {"Reopen", reopen}, {"Found", found}, {"List", lists}, {"Close", closes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Run("real", func(t *testing.T) { c.run(t, s, false) })
@@ -351,6 +351,90 @@ func reopen(t *testing.T, s Subject, virtual bool) {
 	}
 	if n := r.Delete(Keys(objects...)); n != 4 {
 		t.Errorf("deleted %d; want 4", n)
+	}
+}
+
+// Who evicts is told, within the call of New, of what is there, each object once
+// and with what it takes.
+func found(t *testing.T, s Subject, virtual bool) {
+	open := s.New(t)
+	r := NewRig(t, virtual, open, false)
+	objects := some(t, 5, 7000)
+	r.MustStore(objects...)
+	r.Delete(Keys(objects[4]))
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	told := map[kv.ObjectKey]int64{}
+	sum := int64(0)
+	r = NewRig(t, virtual, func(env l2.Env) (l2.Adapter, error) {
+		env.Found = func(keys []kv.ObjectKey, sizes []int64) {
+			for i, k := range keys {
+				if told[k] > 0 {
+					t.Errorf("told twice of %v", k)
+				}
+				told[k] = sizes[i]
+				sum += sizes[i]
+			}
+		}
+		return open(env)
+	}, false)
+	want := objects[:4]
+	if s.Volatile {
+		want = nil
+	}
+	if len(told) != len(want) || sum != r.Usage().UsedBytes {
+		t.Errorf("told of %d objects of %d bytes; want %d, and %d as Usage says", len(told), sum, len(want), r.Usage().UsedBytes)
+	}
+	for _, o := range want {
+		if told[o.Key] < int64(len(o.Bytes)) {
+			t.Errorf("told that %v takes %d bytes", o.Key, told[o.Key])
+		}
+	}
+	if rep, ok := r.Adapter.(l2.Reporter); ok {
+		if got := rep.Report(); got.Objects != int64(len(want)) || got.Err != nil {
+			t.Errorf("reports %+v; want %d objects", got, len(want))
+		}
+	}
+}
+
+// A list has every object once, page by page, of one model if asked.
+func lists(t *testing.T, s Subject, virtual bool) {
+	r := s.rig(t, virtual)
+	l, ok := r.Adapter.(l2.Lister)
+	if !ok {
+		t.Skip("the adapter does not list")
+	}
+	sizes := map[kv.ObjectKey]int64{}
+	var objects []l2.Object
+	for i := range 25 {
+		model, salt := "org/a*b", ""
+		if i%5 == 0 {
+			model, salt = "org/a", "tenant"
+		}
+		o := Object(Key(t, i, model, salt), 3000+i)
+		objects = append(objects, o)
+		sizes[o.Key] = int64((len(o.Bytes) + s.Grain - 1) / s.Grain * s.Grain)
+	}
+	r.MustStore(objects...)
+	for model, want := range map[string]int{"": 25, "org/a": 5, "org/a*b": 20, "org": 0} {
+		seen := map[kv.ObjectKey]bool{}
+		for token, pages := "", 0; pages == 0 || token != ""; pages++ {
+			page, err := l.List(model, token, 4)
+			if err != nil || len(page.Objects) > 4 || pages > 30 {
+				t.Fatalf("model %q: page %d of %d objects, %v", model, pages, len(page.Objects), err)
+			}
+			for _, o := range page.Objects {
+				if seen[o.Key] || o.SizeBytes != sizes[o.Key] || model != "" && o.Key.Scope.Model() != model {
+					t.Errorf("model %q: %v of %d bytes, seen %v; want %d, once", model, o.Key, o.SizeBytes, seen[o.Key], sizes[o.Key])
+				}
+				seen[o.Key] = true
+			}
+			token = page.Next
+		}
+		if len(seen) != want {
+			t.Errorf("model %q: listed %d objects; want %d", model, len(seen), want)
+		}
 	}
 }
 

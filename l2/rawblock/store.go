@@ -133,6 +133,35 @@ func (s *Store) Usage() l2.Usage {
 	return l2.Usage{UsedBytes: int64(len(s.objects)) * s.c.SlotBytes, CapacityBytes: s.slots * s.c.SlotBytes}
 }
 
+// Report counts the slots.
+func (s *Store) Report() l2.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := l2.Report{Err: s.outage.Err(), Backend: s.c.DevicePath, Slots: s.slots, FreeSlots: s.slots - s.next + int64(len(s.free))}
+	for _, o := range s.objects {
+		if o.done == nil {
+			r.Objects++
+		}
+		if o.locks > 0 {
+			r.Locked++
+		}
+	}
+	return r
+}
+
+// List implements l2.Lister.
+func (s *Store) List(model, token string, limit int) (l2.Page, error) {
+	p := l2.NewPager(model, token, limit)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, o := range s.objects {
+		if o.done == nil {
+			p.Add(k, o.size)
+		}
+	}
+	return p.Page(), nil
+}
+
 // change notes that the index is not that of the checkpoint any more. The
 // caller holds mu.
 func (s *Store) change() {

@@ -13,10 +13,11 @@ type index struct {
 	mu   sync.Mutex // guards all below
 	of   map[kv.ObjectKey]entry
 	used int64 // sum of stored
+	held int64 // entries with stored
 }
 
 type entry struct {
-	stored  int64 // bytes that this process stored, or found when it wanted to
+	stored  int64 // bytes that this process stored, or found when it wanted to, or at the start
 	seen    int64 // length at the last lookup, while locked
 	locks   int32 // lookups that found it and are not unlocked
 	storing int32 // store tasks that have not completed
@@ -37,6 +38,12 @@ func (x *index) edit(key kv.ObjectKey, f func(*entry)) {
 	before := e.stored
 	f(&e)
 	x.used += e.stored - before
+	switch {
+	case before == 0 && e.stored > 0:
+		x.held++
+	case before > 0 && e.stored == 0:
+		x.held--
+	}
 	if e == (entry{}) {
 		delete(x.of, key)
 	} else {
@@ -136,6 +143,18 @@ func (x *index) endDelete(key kv.ObjectKey, gone bool) {
 			e.stored = 0
 		}
 	})
+}
+
+// found notes what was in the store at the start.
+func (x *index) found(key kv.ObjectKey, size int64) {
+	x.change(key, func(e *entry) { e.stored = size })
+}
+
+// objects is how many keys are known to be in the store.
+func (x *index) objects() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.held
 }
 
 func (x *index) usedBytes() int64 {

@@ -91,6 +91,16 @@ func (l *link) check(addr string) error {
 	return nil
 }
 
+// trouble returns why a node is not used, of one of them; nil if all are.
+func (l *link) trouble() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for addr, o := range l.down {
+		return &downError{addr, o.err}
+	}
+	return nil
+}
+
 // dial connects to a node for the client library.
 func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := l.check(addr); err != nil {

@@ -87,6 +87,9 @@ func open(opt Options, env l2.Env) (*Store, error) {
 		return nil, err
 	}
 	s.link.speak(env.Log)
+	if env.Found != nil {
+		s.recover()
+	}
 	if _, s.virtual = env.Clock.(*clock.Virtual); !s.virtual {
 		for range opt.Workers {
 			s.running.Go(s.work)

@@ -131,35 +131,3 @@ func TestListRefused(t *testing.T) {
 		t.Errorf("found %d objects; log: %s", found, &log.text)
 	}
 }
-
-// FuzzParseName: what is taken for a key's name is exactly that.
-func FuzzParseName(f *testing.F) {
-	f.Add("meta-llama/Llama-3.1-8B@02010201@b@00112233445566778899aabbccddeeff")
-	f.Add("@12c01ff0803@ffffffff@@alice")
-	f.Add("m@00000001@0@00@a@b")
-	f.Fuzz(func(t *testing.T, name string) {
-		if k, ok := s3.ParseName(name); ok && k.String() != name {
-			t.Errorf("%q is read as %v", name, k)
-		}
-	})
-}
-
-func TestParseName(t *testing.T) {
-	for _, o := range many(t, 3, 1) {
-		for _, rank := range []uint64{0, kv.PackRank(1, 0, 1, 0), kv.PackRank(300, 299, 8, 3)} {
-			for _, group := range []uint32{0, 11, 1<<32 - 1} {
-				k := o.Key
-				k.Rank, k.Group = rank, group
-				if got, ok := s3.ParseName(k.String()); !ok || got != k {
-					t.Errorf("%v is read as %v, %t", k, got, ok)
-				}
-			}
-		}
-	}
-	for _, name := range []string{"", "m", "m@1@0@00", "m@01000100@0", "m@01000100@0@0", "m@01000100@00@00", "m@01000100@0@AA",
-		"m@01000100@0@00@", "m@01000100@0@00@a/b", "m@01000100@100000000@00", "m@01000100@0@" + strings.Repeat("00", 33)} {
-		if k, ok := s3.ParseName(name); ok {
-			t.Errorf("%q is read as %v", name, k)
-		}
-	}
-}

@@ -30,6 +30,3 @@ func Moving(a l2.Adapter) int {
 	defer s.mu.Unlock()
 	return s.moving
 }
-
-// ParseName is parseName.
-var ParseName = parseName

@@ -3,15 +3,13 @@ package s3
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/l2"
 )
 
 // listed is an object of the bucket that has a key's name.
@@ -34,7 +32,7 @@ func (s *Store) list() {
 		if err = o.Err; err != nil {
 			break
 		}
-		if key, ok := parseName(o.Key); ok && o.Size > 0 {
+		if key, ok := kv.ParseKey(o.Key); ok && o.Size > 0 {
 			objects = append(objects, listed{key, o.Size, o.LastModified})
 		}
 	}
@@ -53,33 +51,40 @@ func (s *Store) list() {
 	s.env.Found(keys, sizes)
 }
 
-// parseName reads the name of an object; ok is false for one that no key has.
-//
-// Source: reference storage-manager.md, section 8.3.
-func parseName(name string) (k kv.ObjectKey, ok bool) {
-	parts := strings.Split(name, "@")
-	salt := ""
-	if len(parts) == 5 {
-		salt = parts[4]
-	} else if len(parts) != 4 {
-		return k, false
+// List implements l2.Lister: the bucket's objects in the order of their names, of
+// which the token is one.
+func (s *Store) List(model, token string, limit int) (page l2.Page, err error) {
+	prefix := ""
+	if model != "" {
+		prefix = model + "@"
 	}
-	rank, err1 := strconv.ParseUint(parts[1], 16, 64)
-	group, err2 := strconv.ParseUint(parts[2], 16, 32)
-	hash, err3 := hex.DecodeString(parts[3])
-	if err1 != nil || err2 != nil || err3 != nil || len(hash) > kv.MaxHash {
-		return k, false
+	ctx, cancel := context.WithTimeout(s.reads, s.conn.cfg.Timeout)
+	defer cancel()
+	last := ""
+	for o := range s.conn.core.ListObjectsIter(ctx, s.conn.cfg.Bucket, minio.ListObjectsOptions{Recursive: true, Prefix: prefix, StartAfter: token, MaxKeys: min(limit+1, 1000)}) {
+		if o.Err != nil {
+			return l2.Page{}, o.Err
+		}
+		key, ok := kv.ParseKey(o.Key)
+		if !ok || o.Size <= 0 {
+			continue
+		}
+		if len(page.Objects) == limit {
+			page.Next = last
+			break
+		}
+		page.Objects, last = append(page.Objects, l2.Listed{Key: key, SizeBytes: o.Size}), o.Key
 	}
-	// Compared before the scope is interned: a bucket may be full of names
-	// that only look like keys.
-	shape, err := kv.NewObjectKey(hash, 0, rank, uint32(group))
-	if err != nil || shape.String() != "@"+strings.Join(parts[1:4], "@") || len(parts) == 5 && salt == "" {
-		return k, false
+	return page, ctx.Err()
+}
+
+// Report counts what this process knows to be in the bucket.
+func (s *Store) Report() l2.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := l2.Report{Backend: s.conn.cfg.Host + "/" + s.conn.cfg.Bucket, Locked: -1, Objects: int64(s.known.index.Len())}
+	if s.conn.breaker.refuses(s.conn.clock.Now()) {
+		r.Err = errOpen
 	}
-	scope, err := kv.InternScope(parts[0], salt)
-	if err != nil {
-		return k, false
-	}
-	shape.Scope = scope
-	return shape, true
+	return r
 }
