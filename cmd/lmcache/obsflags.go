@@ -122,7 +122,7 @@ func (f *obsFlags) bind(a *app) (err error) {
 			return fmt.Errorf("--metrics-dump: %w", err)
 		}
 	}
-	if f.endpoint != "" || f.serving { // a server shows /metrics at its own front-end
+	if f.endpoint != "" {
 		return nil
 	}
 	f.listener, err = telemetry.Listen(f.host, f.port)

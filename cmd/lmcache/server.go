@@ -223,6 +223,10 @@ start; POST /trace/start records from any time on.`,
 }
 
 func (a *app) serve(ctx context.Context, cfg server.Config, obs *obsFlags, record *recordFlags) (err error) {
+	if err := obs.bind(a); err != nil {
+		return err
+	}
+	defer obs.unbind()
 	clk := clock.Real{}
 	obs.instance, obs.serving = cfg.InstanceID, true
 	s, err := server.New(cfg, server.Options{
