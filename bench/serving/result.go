@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/lmcache/lmcache-go/bench/workload"
 )
 
 // Result is what a run did and found. The counters may be read while it runs.
@@ -21,8 +23,11 @@ type Result struct {
 	SessionFailures  atomic.Int64 // end_session
 	UnexpectedMisses atomic.Int64 // lookups that did not find what had been stored
 
-	Chunks         atomic.Int64 // looked up
-	HitChunks      atomic.Int64
+	Chunks    atomic.Int64 // looked up
+	HitChunks atomic.Int64
+	// UnstoredChunks are those that the server did not want, on all ranks: it had
+	// them by then, or had no room.
+	UnstoredChunks atomic.Int64
 	StoredBytes    atomic.Int64
 	RetrievedBytes atomic.Int64
 
@@ -31,6 +36,7 @@ type Result struct {
 	// long after its arrival it started.
 	Whole, Late *Latency
 	Duration    time.Duration
+	Description []workload.Fact // of a workload
 
 	requests requestLatencies
 }
@@ -70,7 +76,11 @@ func (r *Result) Err() error {
 	if kinds == nil {
 		return nil
 	}
-	return fmt.Errorf("%d requests, failures: %s", r.Requests.Load(), strings.Join(kinds, ", "))
+	err := fmt.Errorf("%d requests, failures: %s", r.Requests.Load(), strings.Join(kinds, ", "))
+	if n := r.UnstoredChunks.Load(); n > 0 {
+		err = fmt.Errorf("%w (chunks that the server did not take, for lack of room or since it had them: %d)", err, n)
+	}
+	return err
 }
 
 type failure struct {

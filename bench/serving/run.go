@@ -68,7 +68,6 @@ func connect(ctx context.Context, opt *Options, result *Result) (engines []*engi
 			engines = nil
 		}
 	}()
-	shape := opt.Shape
 	for number := range opt.Clients {
 		e, err := dial(ctx, opt, number, &result.requests)
 		if err != nil {
@@ -76,27 +75,18 @@ func connect(ctx context.Context, opt *Options, result *Result) (engines []*engi
 		}
 		engines = append(engines, e)
 		if number == 0 {
-			tokens := opt.NumTokens + 1
-			chunks := tokens / e.chunk
-			w.printf("Server chunk_size = %d\nResolved KV shape spec: %s\n", e.chunk, shape)
-			for _, note := range opt.Notes {
-				w.printf("  [info] %s\n", note)
+			if err := describe(opt, e.chunk, w); err != nil {
+				return engines, err
 			}
-			switch most := shape.Blocks * shape.BlockSize / e.chunk; {
-			case chunks == 0:
-				return engines, fmt.Errorf("%w: %d tokens are less than a chunk of %d", ErrOptions, tokens, e.chunk)
-			case chunks > most:
-				return engines, fmt.Errorf("%w: %d tokens are %d chunks of %d, the shape's %d blocks of %d hold %d", ErrOptions, tokens, chunks, e.chunk, shape.Blocks, shape.BlockSize, most)
-			}
-			w.printf("Each request: %d tokens (%d full chunks)\n", tokens, chunks)
-			w.printf("KV shape: %d layers, %d heads x %d, dtype=%s, blocks=%dx%d, kv=%d\n", shape.Layers, shape.Heads, shape.HeadSize, shape.typeName(), shape.Blocks, shape.BlockSize, shape.KV)
 		}
 		for rank := range opt.TPSize {
 			who := fmt.Sprintf("rank %d", rank)
 			if opt.Clients > 1 {
 				who = fmt.Sprintf("client %d, rank %d", number, rank)
 			}
-			w.printf("[%s] Allocated %d KV tensors on cpu\n", who, shape.Layers)
+			if opt.NumTokens > 0 {
+				w.printf("[%s] Allocated %d KV tensors on cpu\n", who, opt.Shape.Layers)
+			}
 			if err := e.register(ctx); err != nil {
 				w.printf("[%s] REGISTER_KV_CACHE: FAILED\n", who)
 				return engines, err
@@ -105,6 +95,28 @@ func connect(ctx context.Context, opt *Options, result *Result) (engines []*engi
 		}
 	}
 	return engines, nil
+}
+
+// describe prints what the requests are, and checks that they fit the shape.
+func describe(opt *Options, chunk int, w *lineWriter) error {
+	shape := opt.Shape
+	w.printf("Server chunk_size = %d\nResolved KV shape spec: %s\n", chunk, shape)
+	for _, note := range opt.Notes {
+		w.printf("  [info] %s\n", note)
+	}
+	if opt.NumTokens > 0 { // else they differ, and no memory of an engine holds them
+		tokens := opt.NumTokens + 1
+		chunks := tokens / chunk
+		switch most := shape.Blocks * shape.BlockSize / chunk; {
+		case chunks == 0:
+			return fmt.Errorf("%w: %d tokens are less than a chunk of %d", ErrOptions, tokens, chunk)
+		case chunks > most:
+			return fmt.Errorf("%w: %d tokens are %d chunks of %d, the shape's %d blocks of %d hold %d", ErrOptions, tokens, chunks, chunk, shape.Blocks, shape.BlockSize, most)
+		}
+		w.printf("Each request: %d tokens (%d full chunks)\n", tokens, chunks)
+	}
+	w.printf("KV shape: %d layers, %d heads x %d, dtype=%s, blocks=%dx%d, kv=%d\n", shape.Layers, shape.Heads, shape.HeadSize, shape.typeName(), shape.Blocks, shape.BlockSize, shape.KV)
+	return nil
 }
 
 // hangUp unregisters all engines and closes their connections.

@@ -149,6 +149,9 @@ func (s *sequence) storeAll(ctx context.Context, r *request, hits int) error {
 	for rank, memory := range s.ranks[:s.opt.worldSize()] {
 		stored, err := s.store(ctx, r, rank, hits, r.chunks, memory.gather)
 		s.result.StoredBytes.Add(int64(stored) * int64(s.chunkSize))
+		if err == nil {
+			s.result.UnstoredChunks.Add(int64(r.chunks - hits - stored))
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lmcache/lmcache-go/bench/serving"
+	"github.com/lmcache/lmcache-go/bench/workload"
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
 )
 
@@ -23,6 +24,9 @@ type benchServerOptions struct {
 	out            metricFlags
 	json           bool
 
+	workload string // or empty
+	load     serving.Load
+
 	op       string // of a rate, or empty
 	requests int64
 	inFlight int
@@ -31,6 +35,7 @@ type benchServerOptions struct {
 func newBenchServer(a *app) *cobra.Command {
 	o := benchServerOptions{mode: "cpu", transfer: "auto"}
 	o.Endpoint, o.TPSize, o.NumTokens, o.End, o.Clients = "tcp://localhost:5555", 1, 512, -1, 1
+	o.load.Speed = 1
 	o.FirstInstance, o.Model = 1000, serving.DefaultModel
 	var (
 		shapes            = shapeValue{text: "(2,1024,16,8,128):float16:32"}
@@ -68,9 +73,15 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 		flags.Var(intValue[int64]{&o.End}, "end", "number behind the last request; without end if negative")
 		flags.Var(floatValue{&interval}, "interval", "seconds between passes and requests")
 	})
+	section(cmd, "A workload instead of the sequence", func(flags *pflag.FlagSet) {
+		flags.Var(workloadValue{&o.workload}, "workload", "mooncake:FILE or agentic:FILE, plain or gzip, or chat:SEED; a chunk's tokens and bytes follow from its hash there")
+		flags.Var(floatValue{&o.load.Speed}, "speed", "how much faster than recorded time requests arrive")
+		flags.BoolVar(&o.load.NoArrivals, "no-arrivals", false, "a request starts whenever an engine has nothing to do")
+		flags.BoolVar(&o.load.NoPayload, "no-payload", false, "leave the bytes in the shared memory as they are, and compare nothing")
+	})
 	section(cmd, "One operation instead of the sequence", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&o.op, serving.RateOps}, "op", "noop, ping or lookup (of --num-tokens, with the end of its session), as fast as it is answered")
-		flags.Var(countValue[int64]{&o.requests}, "requests", "how many (default 10000)")
+		flags.Var(countValue[int64]{&o.requests}, "requests", "how many (default 10000), or how many of a workload (default all)")
 		flags.Var(countValue[int]{&o.inFlight}, "in-flight", "how many at once on each connection (default 1)")
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
@@ -98,6 +109,26 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 			return usagef("argument --transfer-mode: lmcache_driven is not supported in this build; use engine_driven")
 		case !(interval >= 0 && interval < 1e9):
 			return usagef("argument --interval: invalid value: %s (allowed: 0 or more)", pyfmt.Float(interval))
+		}
+		if o.workload != "" && o.op != "" {
+			return usagef("argument --op: not allowed with argument --workload")
+		}
+		if o.workload != "" {
+			if !(o.load.Speed > 0) {
+				return usagef("argument --speed: invalid value: %v (allowed: above 0)", o.load.Speed)
+			}
+			spec, err := workload.ParseSpec(o.workload)
+			if err != nil {
+				return usagef("argument --workload: %w", err)
+			}
+			if spec.Kind == workload.Chat && o.requests == 0 {
+				return usagef("a chat workload has no end: --requests is required")
+			}
+			o.load.MaxRequests = int(o.requests)
+			o.load.Open = func(chunk int) (workload.Workload, error) {
+				w, err := spec.Open(workload.SourceOptions{ChunkTokens: chunk})
+				return w, about(spec.Path, err)
+			}
 		}
 		o.Interval = time.Duration(interval * float64(time.Second))
 		groups, err := serving.ParseShape(shapes.text)
@@ -129,9 +160,12 @@ func (a *app) benchServer(ctx context.Context, o benchServerOptions) error {
 		result *serving.Result
 		err    error
 	)
-	if o.op != "" {
+	switch {
+	case o.workload != "":
+		result, err = serving.RunWorkload(ctx, o.Options, o.load)
+	case o.op != "":
 		result, err = serving.Rate(ctx, o.Options, o.op, max(o.inFlight, 1), cmp.Or(o.requests, 10_000))
-	} else {
+	default:
 		result, err = serving.Run(ctx, o.Options)
 	}
 	stop()
@@ -187,19 +221,25 @@ func gib(bytes int64) float64 { return float64(bytes) / (1 << 30) }
 // not have follows, when it says more.
 func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 	m := &metrics{title: "Server Bench Result", width: 64}
-	m.section("config", "Configuration",
-		metricRow{"rpc_url", "RPC URL", o.Endpoint},
-		metricRow{"mode", "Mode", o.mode},
-		metricRow{"transfer_mode", "Transfer mode", o.transfer},
-		metricRow{"num_tokens", "Tokens / request", o.NumTokens},
-		metricRow{"interval", "Interval (s)", o.Interval.Seconds()})
+	config := []metricRow{
+		{"rpc_url", "RPC URL", o.Endpoint},
+		{"mode", "Mode", o.mode},
+		{"transfer_mode", "Transfer mode", o.transfer},
+	}
+	if o.workload == "" {
+		config = append(config, metricRow{"num_tokens", "Tokens / request", o.NumTokens}, metricRow{"interval", "Interval (s)", o.Interval.Seconds()})
+	}
+	for _, fact := range r.Description {
+		config = append(config, metricRow{"workload_" + strings.ReplaceAll(strings.ToLower(fact.Label), " ", "_"), fact.Label, fact.Value})
+	}
+	m.section("config", "Configuration", config...)
 	requests, passed := r.Requests.Load(), r.ChecksumOK.Load()
 	rate := 0.0
 	if requests > 0 {
 		rate = rounded(100*float64(passed)/float64(requests), 2)
 	}
 	rows := []metricRow{{"total_requests", "Total requests", requests}}
-	if o.op == "" {
+	if o.op == "" && o.workload == "" {
 		rows = append(rows,
 			metricRow{"checksum_ok", "Checksum OK", passed},
 			metricRow{"checksum_fail", "Checksum FAIL", r.ChecksumFail.Load()},
@@ -211,6 +251,7 @@ func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 		latency    *serving.Latency
 	}{
 		{"whole", "Request (ms)", r.Whole},
+		{"late", "Late (ms)", r.Late},
 		{"cold_lookup", "Cold Lookup (ms)", r.ColdLookup},
 		{"cold_store", "Cold Store (ms)", r.ColdStore},
 		{"warm_lookup", "Warm Lookup (ms)", r.WarmLookup},
@@ -220,11 +261,14 @@ func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 			m.section(l.key, l.title, latencyRows(l.key, s)...)
 		}
 	}
-	if o.Clients > 1 || o.op != "" || r.Failed() > 0 {
+	if o.Clients > 1 || o.op != "" || o.workload != "" || r.Failed() > 0 {
 		m.section("load", "Load",
 			metricRow{"clients", "Clients", o.Clients},
 			metricRow{"duration_s", "Duration (s)", rounded(r.Duration.Seconds(), 3)},
 			metricRow{"requests_per_s", "Requests / s", rounded(perSecond(requests, r.Duration), 3)},
+			metricRow{"chunks", "Chunks looked up", r.Chunks.Load()},
+			metricRow{"hit_chunks", "Chunks hit", r.HitChunks.Load()},
+			metricRow{"unstored_chunks", "Chunks not taken", r.UnstoredChunks.Load()},
 			metricRow{"stored_gib", "Stored (GiB)", rounded(gib(r.StoredBytes.Load()), 3)},
 			metricRow{"retrieved_gib", "Retrieved (GiB)", rounded(gib(r.RetrievedBytes.Load()), 3)},
 			metricRow{"lookup_failures", "Lookups failed", r.LookupFailures.Load()},
@@ -270,6 +314,7 @@ func servingJSON(o *benchServerOptions, r *serving.Result) any {
 		"num_tokens": o.NumTokens, "interval_s": o.Interval.Seconds(), "duration_s": r.Duration.Seconds(),
 		"requests": r.Requests.Load(), "requests_per_s": perSecond(r.Requests.Load(), r.Duration),
 		"chunks": r.Chunks.Load(), "hit_chunks": r.HitChunks.Load(),
+		"unstored_chunks": r.UnstoredChunks.Load(), "workload": o.workload,
 		"stored_bytes": r.StoredBytes.Load(), "retrieved_bytes": r.RetrievedBytes.Load(),
 		"checksum_ok": r.ChecksumOK.Load(), "checksum_fail": r.ChecksumFail.Load(),
 		"lookup_failures": r.LookupFailures.Load(), "store_failures": r.StoreFailures.Load(),
@@ -277,7 +322,7 @@ func servingJSON(o *benchServerOptions, r *serving.Result) any {
 		"unexpected_misses": r.UnexpectedMisses.Load(),
 		"cold_lookup":       latency(r.ColdLookup.Summary()), "cold_store": latency(r.ColdStore.Summary()),
 		"warm_lookup": latency(r.WarmLookup.Summary()), "warm_retrieve": latency(r.WarmRetrieve.Summary()),
-		"request": latency(r.Whole.Summary()), "calls": calls,
+		"request": latency(r.Whole.Summary()), "late": latency(r.Late.Summary()), "calls": calls,
 	}
 }
 
