@@ -82,6 +82,9 @@ func TestLRUScan(t *testing.T) {
 		t.Errorf("in %d steps of 3: %v; want %v in 7", steps, got, want)
 	}
 	l.Rewind()
+	if got := l.Peek(nil, 3); !slices.Equal(got, []uint32{s[0], s[1], s[2]}) {
+		t.Errorf("peek = %v; want the first three of %v", got, s)
+	}
 	if got, more := l.Scan(nil, 2, 100, even); !slices.Equal(got, []uint32{s[0], s[2]}) || !more {
 		t.Errorf("two: %v, %v", got, more)
 	}
