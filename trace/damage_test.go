@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 )
 
@@ -145,7 +146,7 @@ func TestNativeFlipAnyBit(t *testing.T) {
 			at := bit / 8
 			meant := at < fixedHeaderSize || at >= fieldsOffset && at < fields || at >= testHead ||
 				at >= countersOffset && at < countersOffset+countersSize || at >= countersOffset+countersStride && at < countersOffset+countersStride+countersSize
-			if !meant && bit%509 != 0 || (testing.Short() || !sealed) && bit%7 != 0 || raceEnabled && bit%61 != 0 {
+			if !meant && bit%509 != 0 || (testing.Short() || !sealed) && bit%7 != 0 || raceflag.Enabled && bit%61 != 0 {
 				continue
 			}
 			flip[at] ^= 1 << (bit % 8)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -31,7 +32,7 @@ func TestKilledRecorder(t *testing.T) {
 		return
 	}
 	rounds, seed := 200, uint64(1)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || raceflag.Enabled {
 		rounds = 20
 	}
 	if s := os.Getenv("LMCACHE_KILL_ROUNDS"); s != "" {

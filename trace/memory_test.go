@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
@@ -21,7 +22,7 @@ func TestRecorderMemory(t *testing.T) {
 		memoryChild(path)
 		return
 	}
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector's memory is another")
 	}
 	if _, err := os.Stat("/proc/self/status"); err != nil {

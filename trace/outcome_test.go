@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 )
 
 func bitsOf(text string) Bits {
@@ -230,7 +231,7 @@ func TestNoOutcomes(t *testing.T) {
 }
 
 func TestOutcomeAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	r, _ := heapRecorder(Options{RingBytes: 1 << 24})

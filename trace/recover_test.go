@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
@@ -278,7 +279,7 @@ func (s *stepped) release(t *testing.T, what string) {
 // its drain, those within release among them.
 func TestRecoverAnyState(t *testing.T) {
 	runs := 40
-	if raceEnabled || testing.Short() {
+	if raceflag.Enabled || testing.Short() {
 		runs = 8
 	}
 	recovered, moved, holes, lostOutcomes := int64(0), int64(0), int64(0), int64(0)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 )
 
 // honestFile gives a file of several blocks as a recorder writes it: numbers
@@ -132,7 +134,7 @@ func TestRepairCutAnywhere(t *testing.T) {
 			ends = append(ends, at+int(h.size()))
 		}
 		for n := testHead; n < len(data); n++ {
-			if n%8 > 1 || raceEnabled && n%7 != 0 {
+			if n%8 > 1 || raceflag.Enabled && n%7 != 0 {
 				continue // frames are 8-aligned
 			}
 			what := fmt.Sprintf("sealed %t, cut at %d", sealed, n)
@@ -171,7 +173,7 @@ func TestRepairFlipAnyBit(t *testing.T) {
 		if n >= fixedHeaderSize && n < countersOffset || n >= fields && n < testHead {
 			continue // no reader looks at these
 		}
-		if n >= testHead && n%5 != 0 || raceEnabled && n%7 != 0 {
+		if n >= testHead && n%5 != 0 || raceflag.Enabled && n%7 != 0 {
 			continue
 		}
 		b := slices.Clone(data)

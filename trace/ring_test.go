@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/mmapio"
 )
 
@@ -53,7 +54,7 @@ func checkMark(f *ringFrame) error {
 
 func TestRingWrapsAtEveryAlignment(t *testing.T) {
 	sizes := []int{128, 256, 1024}
-	if raceEnabled {
+	if raceflag.Enabled {
 		sizes = sizes[:2]
 	}
 	for _, size := range sizes {
@@ -227,14 +228,14 @@ func TestRingInterleavings(t *testing.T) {
 			}
 			explore(nil)
 		}
-		if testing.Short() || raceEnabled {
+		if testing.Short() || raceflag.Enabled {
 			break
 		}
 	}
 	t.Logf("%d orders", schedules)
 
 	runs := 50_000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || raceflag.Enabled {
 		runs = 5_000
 	}
 	rng := rand.New(rand.NewPCG(5, 6))

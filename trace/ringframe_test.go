@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/lmcache/lmcache-go/internal/clock"
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 )
 
@@ -253,7 +254,7 @@ func TestIDSetGrows(t *testing.T) {
 // TestCallAllocatesNothing runs every operation against a ring that nothing
 // drains, on each clock, both while there is room and when it is full.
 func TestCallAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for _, c := range []clock.Clock{nil, clock.NewVirtual(0)} {

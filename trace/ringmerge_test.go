@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 )
 
@@ -56,18 +57,18 @@ func TestShardInterleavings(t *testing.T) {
 				}
 			}
 			explore(nil)
-			if testing.Short() || raceEnabled {
+			if testing.Short() || raceflag.Enabled {
 				break
 			}
 		}
-		if testing.Short() || raceEnabled {
+		if testing.Short() || raceflag.Enabled {
 			break
 		}
 	}
 	t.Logf("%d orders", schedules)
 
 	runs := 30_000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || raceflag.Enabled {
 		runs = 3_000
 	}
 	rng := rand.New(rand.NewPCG(8, 6))

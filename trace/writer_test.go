@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 )
 
@@ -430,7 +431,7 @@ func TestDropRangesBounded(t *testing.T) {
 
 // TestNativeSteadyState allocates nothing once the memory is warm.
 func TestNativeSteadyState(t *testing.T) {
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	f := newMemoryFile(testHead)

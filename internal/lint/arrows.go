@@ -24,6 +24,7 @@ var arrows = []row{
 	{"internal/invariant", nil},
 
 	// What only some may use.
+	{"internal/raceflag", nil}, // for tests
 	{"internal/lint", nil},
 	{"internal/logfmt", nil}, // log lines in upstream's format
 	{"internal/pyfmt", nil},  // numbers and JSON as Python prints them

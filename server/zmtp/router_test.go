@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/server/zmtp"
 )
 
@@ -465,7 +466,7 @@ func TestPing(t *testing.T) {
 
 // TestAllocations holds the path of a message to none, on both sides.
 func TestAllocations(t *testing.T) {
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	d := dial(t, serve(t, zmtp.Options{}, echo), zmtp.Options{})

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lmcache/lmcache-go/internal/raceflag"
 	"github.com/lmcache/lmcache-go/kv"
 	"github.com/lmcache/lmcache-go/trace"
 	"github.com/lmcache/lmcache-go/trace/lct"
@@ -94,7 +95,7 @@ func BenchmarkSummarize(b *testing.B) {
 // TestNoGarbage checks that reading allocates nothing in steady state but a
 // request id that differs from the last.
 func TestNoGarbage(t *testing.T) {
-	if raceEnabled {
+	if raceflag.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for _, name := range []string{"real-0.4.6.lct", "real-0.5.5.lct", "real-0.5.6.lct", "real-0.5.7rc2.lct"} {

@@ -1,5 +1,0 @@
-//go:build race
-
-package l1_test
-
-const raceEnabled = true

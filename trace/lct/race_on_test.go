@@ -1,5 +1,0 @@
-//go:build race
-
-package lct_test
-
-const raceEnabled = true
