@@ -29,6 +29,13 @@ func (l *Latency) record(d time.Duration) {
 	_ = l.h.RecordValue(min(max(int64(d/latencyUnit), 0), latencyMax)) // cannot fail: it is within the bounds
 }
 
+// reset forgets what was counted.
+func (l *Latency) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.h.Reset()
+}
+
 // Count returns how many durations were counted.
 func (l *Latency) Count() int64 {
 	l.mu.Lock()

@@ -36,6 +36,7 @@ type Result struct {
 	// long after its arrival it started.
 	Whole, Late *Latency
 	Duration    time.Duration
+	Warmup      *Warmup         // of a workload; nil if it has none
 	Description []workload.Fact // of a workload
 
 	requests requestLatencies
@@ -45,6 +46,26 @@ func newResult() *Result {
 	return &Result{
 		ColdLookup: newLatency(), ColdStore: newLatency(), WarmLookup: newLatency(), WarmRetrieve: newLatency(),
 		Whole: newLatency(), Late: newLatency(),
+	}
+}
+
+// Warmup is what requests that fill the cache did.
+type Warmup struct {
+	Requests, Chunks, HitChunks, StoredBytes int64
+	Duration                                 time.Duration
+}
+
+// begin starts to measure, while no request runs: what was counted but failures
+// and checksums is that of a warm-up, which took so long.
+func (r *Result) begin(took time.Duration) {
+	r.Warmup = &Warmup{r.Requests.Swap(0), r.Chunks.Swap(0), r.HitChunks.Swap(0), r.StoredBytes.Swap(0), took}
+	r.UnstoredChunks.Store(0)
+	r.RetrievedBytes.Store(0)
+	for _, l := range []*Latency{r.ColdLookup, r.ColdStore, r.WarmLookup, r.WarmRetrieve, r.Whole, r.Late} {
+		l.reset()
+	}
+	for _, c := range r.Calls() {
+		c.reset()
 	}
 }
 

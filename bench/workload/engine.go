@@ -3,10 +3,12 @@ package workload
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/lmcache/lmcache-go/event"
 	"github.com/lmcache/lmcache-go/internal/clock"
 	"github.com/lmcache/lmcache-go/kv"
+	"github.com/lmcache/lmcache-go/sm"
 )
 
 // Run drives opt.Manager with the requests of w as an inference engine does,
@@ -18,7 +20,11 @@ import (
 //   - for the chunks that are hits each worker enters a read, copies, exits
 //     and finishes the read;
 //   - when the rest of the prompt has been computed each worker reserves its
-//     chunks, copies, and finishes those that were reserved.
+//     chunks, copies, and finishes those that were reserved;
+//   - when the output has been decoded, so do the chunks that it fills, if the
+//     workload says what it is.
+//
+// The Result is that of the requests behind a warm-up, which it has by itself.
 //
 // A prompt without a full chunk makes no calls. If workers find a hit
 // unreadable after all, or the prefetch takes too long, the whole prompt is
@@ -42,11 +48,11 @@ func Run(ctx context.Context, w Workload, opt Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
-	e := &engine{Options: opt, workload: w, scope: scope, startNS: opt.Clock.Now(), result: newResult(w, opt)}
-	meterNS, before := opt.Meter.Now(), opt.Manager.Stats()
+	e := &engine{Options: opt, workload: w, scope: scope, streams: map[int]bool{}}
+	e.begin()
 	err = e.run(ctx)
 	e.releaseAll()
-	e.result.finish(w, e, meterNS, before)
+	e.result.finish(w, e)
 	return e.result, err
 }
 
@@ -56,13 +62,31 @@ type engine struct {
 	workload Workload
 	scope    kv.Scope
 	startNS  int64 // on Clock; workload time 0
-	taken    int   // requests taken from the workload
-	broken   error // of the workload: there are no more requests
+	meterNS  int64 // on Meter, at that time
+	before   sm.Stats
+	held     bool         // the workload's request has yet to find its conditions met
+	fenced   bool         // but not its fence
+	streams  map[int]bool // those with a request that runs
+	firstNS  int64        // on Clock; start of the run
+	taken    int          // requests taken from the workload, without those of a warm-up
+	broken   error        // of the workload: there are no more requests
 	running  int
 	queue    eventQueue
 	seq      uint64
 	lagNS    int64 // of the present event
 	result   *Result
+}
+
+// begin starts to measure. What ran before was a warm-up.
+func (e *engine) begin() {
+	warmup := e.result
+	e.startNS, e.meterNS, e.before = e.Clock.Now(), e.Meter.Now(), e.Manager.Stats()
+	e.result = newResult(e.workload, e.Options)
+	if warmup != nil {
+		e.result.Warmup = warmup.summary(time.Duration(e.startNS - e.firstNS))
+	} else {
+		e.firstNS = e.startNS
+	}
 }
 
 func (e *engine) run(ctx context.Context) error {
@@ -106,11 +130,36 @@ func (e *engine) scheduleArrival() {
 		return
 	}
 	r := e.workload.Request()
-	if e.MaxDuration > 0 && r.ArrivalNS >= int64(e.MaxDuration) {
+	if e.MaxDuration > 0 && !r.Warmup && r.ArrivalNS >= int64(e.MaxDuration) {
 		return
 	}
-	e.taken++
-	e.schedule(e.startNS+e.scaled(r.ArrivalNS), nil)
+	if !r.Warmup {
+		e.taken++
+	}
+	e.held, e.fenced = true, false
+	e.offer()
+}
+
+// offer schedules the arrival of the request that was taken, if it was not and
+// nothing that it waits for is still running. Requests that run only become
+// fewer until it arrives.
+func (e *engine) offer() {
+	if !e.held {
+		return
+	}
+	r := e.workload.Request()
+	if r.Fence && !e.fenced {
+		if e.running > 0 {
+			return
+		}
+		e.fenced = true
+		e.begin()
+	}
+	if r.Limit > 0 && e.running >= r.Limit || r.Stream != 0 && e.streams[r.Stream] {
+		return
+	}
+	e.held = false
+	e.schedule(max(e.startNS+e.scaled(r.ArrivalNS), e.Clock.Now()), nil)
 }
 
 // scaled converts a workload time to one of the run.

@@ -34,24 +34,43 @@ type flight struct {
 	reads    []Read           // entered, one a rank
 	clean    []bool           // every key of the read was readable
 	reserved [][]kv.ObjectKey // to be finished, one row a rank; empty rows are left out
+
+	stream    int
+	output    int              // tokens
+	generated [][]kv.ObjectKey // chunks that the output fills, one row a rank; nil if none
+	decoded   bool             // what is stored now are those
 }
 
 func (f *flight) chunks() int { return len(f.keys[0]) }
 
 // admit makes a request a flight, with its keys on every rank.
 func (e *engine) admit(r *Request) *flight {
-	f := &flight{id: r.ID, tokens: r.InputTokens, keys: make([][]kv.ObjectKey, e.Ranks)}
-	n := len(r.Hashes)
+	f := &flight{id: r.ID, tokens: r.InputTokens, output: r.OutputTokens, stream: r.Stream, keys: make([][]kv.ObjectKey, e.Ranks)}
+	full, n := len(r.Hashes), len(r.Hashes)+len(r.Generated)
+	if n > full {
+		f.generated = make([][]kv.ObjectKey, e.Ranks)
+	}
 	all := make([]kv.ObjectKey, n*e.Ranks)
 	for rank := range f.keys {
 		row := all[rank*n : (rank+1)*n : (rank+1)*n]
 		packed := kv.PackRank(uint64(e.Ranks), uint64(rank), uint64(e.Ranks), uint64(rank))
 		for i := range row {
-			row[i] = kv.ObjectKey{Hash: r.Hashes[i], HashLen: uint8(len(r.Hashes[i])), Scope: e.scope, Rank: packed}
+			hash := &r.Generated
+			at := i - full
+			if at < 0 {
+				hash, at = &r.Hashes, i
+			}
+			row[i] = kv.ObjectKey{Hash: (*hash)[at], HashLen: uint8(len((*hash)[at])), Scope: e.scope, Rank: packed}
 		}
-		f.keys[rank] = row
+		f.keys[rank] = row[:full:full]
+		if f.generated != nil {
+			f.generated[rank] = row[full:]
+		}
 	}
 	e.running++
+	if f.stream != 0 {
+		e.streams[f.stream] = true
+	}
 	e.result.admitted(r, e.running)
 	return f
 }
@@ -64,28 +83,30 @@ func (e *engine) advance(f *flight) error {
 		var err error
 		switch f.phase {
 		case submit:
-			if done = f.chunks() == 0; !done {
+			if f.chunks() == 0 {
+				wait, done = e.stored(f)
+			} else {
 				err = e.submit(f)
 			}
 		case poll:
 			wait = e.poll(f)
 		case leave:
 			e.leave(f)
-			wait, done = e.compute(f)
+			wait = e.compute(f)
 		case reserve:
-			if wait, err = e.reserve(f); err == nil {
-				done = len(f.reserved) == 0
+			if wait, err = e.reserve(f); err == nil && len(f.reserved) == 0 {
+				wait, done = e.stored(f)
 			}
 		case finish:
 			e.finish(f)
-			done = true
+			wait, done = e.stored(f)
 		}
 		switch {
 		case err != nil:
 			e.release(f)
 			return err
 		case done:
-			e.done()
+			e.done(f)
 			return nil
 		case wait > 0:
 			e.schedule(e.Clock.Now()+wait, f)
@@ -94,9 +115,11 @@ func (e *engine) advance(f *flight) error {
 	}
 }
 
-func (e *engine) done() {
+func (e *engine) done(f *flight) {
 	e.running--
+	delete(e.streams, f.stream)
 	e.result.Completed++
+	e.offer()
 }
 
 func (e *engine) submit(f *flight) error {
@@ -193,20 +216,43 @@ func (e *engine) leave(f *flight) {
 	}
 }
 
-// compute returns how long the engine works on the tokens that were not read;
-// done if no chunk of them is full.
-func (e *engine) compute(f *flight) (wait int64, done bool) {
+// compute returns how long the engine works on the tokens that were not read.
+func (e *engine) compute(f *flight) (wait int64) {
 	f.phase = reserve
+	if f.hits == f.chunks() && f.generated == nil {
+		return 0 // the request is done, and nobody waits for what it computes
+	}
 	rest := f.tokens - f.hits*e.workload.ChunkTokens()
-	return workTime(float64(rest), e.PrefillTokensPerSecond, e.Speed), f.hits == f.chunks()
+	return workTime(float64(rest), e.PrefillTokensPerSecond, e.Speed)
+}
+
+// stored goes on behind a store: once the prompt's chunks are there the engine
+// decodes, and then stores what it generated.
+func (e *engine) stored(f *flight) (wait int64, done bool) {
+	if f.decoded || f.generated == nil {
+		return 0, true
+	}
+	f.decoded, f.phase = true, reserve
+	return workTime(float64(f.output), e.DecodeTokensPerSecond, e.Speed), false
+}
+
+// toStore returns the chunks that were computed, one row a rank.
+func (f *flight) toStore(rank int) []kv.ObjectKey {
+	if f.decoded {
+		return f.generated[rank]
+	}
+	return f.keys[rank][f.hits:]
 }
 
 // reserve reserves the chunks that were computed, and returns how long the
 // workers copy into what they got.
 func (e *engine) reserve(f *flight) (wait int64, err error) {
 	most := 0
-	for _, row := range f.keys {
-		keys := row[f.hits:]
+	for rank := range f.keys {
+		keys := f.toStore(rank)
+		if len(keys) == 0 {
+			break // no rank has any
+		}
 		var results []l1.WriteResult
 		took := timed(e.Meter, &e.result.Reserve, func() { results, err = e.Manager.ReserveWrite(keys, e.Layout, kv.ModeNew) })
 		e.publish(event.Event{Text: "reserve_write", Duration: took, Keys: keys, Session: f.id}, err)

@@ -18,6 +18,7 @@ var ErrOptions = errors.New("invalid option")
 const (
 	DefaultModel                  = "meta-llama/Llama-3.1-8B"
 	DefaultPrefillTokensPerSecond = 20_000
+	DefaultDecodeTokensPerSecond  = 50
 	DefaultCopyBytesPerSecond     = 20e9
 	DefaultPollInterval           = time.Millisecond
 	DefaultPrefetchTimeout        = 30 * time.Second
@@ -47,7 +48,7 @@ type Options struct {
 	// an hour of traffic, as it is, in half an hour. 1 if zero.
 	Speed float64
 
-	MaxRequests int           // requests to run; all if zero
+	MaxRequests int           // requests to run beside those of a warm-up; all if zero
 	MaxDuration time.Duration // of workload time: later arrivals are left out; all if zero
 
 	// PrefillTokensPerSecond says how long the engine computes for the tokens
@@ -55,6 +56,11 @@ type Options struct {
 	// request's prefill does not wait for another's: there are as many engines
 	// as it takes. DefaultPrefillTokensPerSecond if zero, no time if negative.
 	PrefillTokensPerSecond float64
+
+	// DecodeTokensPerSecond says how long the engine generates the output of a
+	// request whose source says what it is, before it stores the chunks that it
+	// fills. DefaultDecodeTokensPerSecond if zero, no time if negative.
+	DecodeTokensPerSecond float64
 
 	// CopyBytesPerSecond says how long a worker copies between L1 and its
 	// device, while it holds the read locks or the reservation.
@@ -102,6 +108,7 @@ func (o Options) withDefaults(w Workload) (Options, error) {
 	setDefault(&o.Ranks, 1)
 	setDefault(&o.Speed, 1)
 	setDefault(&o.PrefillTokensPerSecond, DefaultPrefillTokensPerSecond)
+	setDefault(&o.DecodeTokensPerSecond, DefaultDecodeTokensPerSecond)
 	setDefault(&o.CopyBytesPerSecond, DefaultCopyBytesPerSecond)
 	setDefault(&o.PollInterval, DefaultPollInterval)
 	setDefault(&o.PrefetchTimeout, DefaultPrefetchTimeout)
@@ -114,7 +121,7 @@ func (o Options) withDefaults(w Workload) (Options, error) {
 		return o, fmt.Errorf("%w: %d requests", ErrOptions, o.MaxRequests)
 	case o.MaxDuration < 0:
 		return o, fmt.Errorf("%w: duration %v", ErrOptions, o.MaxDuration)
-	case math.IsNaN(o.PrefillTokensPerSecond) || math.IsNaN(o.CopyBytesPerSecond):
+	case math.IsNaN(o.PrefillTokensPerSecond) || math.IsNaN(o.DecodeTokensPerSecond) || math.IsNaN(o.CopyBytesPerSecond):
 		return o, fmt.Errorf("%w: a rate that is not a number", ErrOptions)
 	case o.PollInterval < 0 || o.PrefetchTimeout < 0:
 		return o, fmt.Errorf("%w: a negative poll interval or timeout", ErrOptions)

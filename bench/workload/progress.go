@@ -11,7 +11,7 @@ type Progress struct{ started, done, lagNS, workloadNS atomic.Int64 }
 
 // Far is how far a run is. Its figures may be of two neighbouring moments.
 type Far struct {
-	Started, Done int64         // requests
+	Started, Done int64         // requests, those of a warm-up included
 	Workload      time.Duration // workload time of the last arrival
 	Lag           time.Duration // how late the engine's last event ran
 }
@@ -36,6 +36,10 @@ func (p *Progress) show(r *Result, lagNS int64) {
 	}
 	p.lagNS.Store(lagNS)
 	p.workloadNS.Store(int64(r.WorkloadDuration))
-	p.started.Store(int64(r.Requests))
-	p.done.Store(int64(r.Completed))
+	before := 0
+	if r.Warmup != nil {
+		before = r.Warmup.Requests
+	}
+	p.started.Store(int64(before + r.Requests))
+	p.done.Store(int64(before + r.Completed))
 }

@@ -24,6 +24,7 @@ func (e *engine) facts() []Fact {
 		{"Ranks", strconv.Itoa(e.Ranks)},
 		{"Speed", strconv.FormatFloat(e.Speed, 'g', -1, 64)},
 		{"Prefill (tokens/s)", rate(e.PrefillTokensPerSecond, "")},
+		{"Decode (tokens/s)", rate(e.DecodeTokensPerSecond, "")},
 		{"Copy (GB/s)", rate(e.CopyBytesPerSecond/1e9, "")},
 		{"Poll interval", e.PollInterval.String()},
 	}
@@ -76,6 +77,14 @@ func (r *Result) WriteText(w io.Writer) error {
 	t.row("Requests completed", r.Completed)
 	t.row("Requests running at most", r.PeakRunning)
 	t.row("Input tokens", r.InputTokens)
+	if w := r.Warmup; w != nil {
+		t.section("Warm-up, not counted below", '-')
+		t.row("Requests of the warm-up", w.Requests)
+		t.row("Warm-up duration (s)", seconds(w.Duration))
+		t.row("Warm-up chunks looked up", w.Chunks)
+		t.row("Warm-up chunks hit", w.HitChunks)
+		t.row("Warm-up keys written", w.WrittenKeys)
+	}
 	t.section("Cache", '-')
 	t.row("Chunks looked up", r.Chunks)
 	t.row("Chunks hit", r.HitChunks)
@@ -172,6 +181,21 @@ func (h *Histogram) summary() latencyJSON {
 	return latencyJSON{h.TotalCount(), h.Mean() / 1e6, float64(h.Min()) / 1e6, q(50), q(90), q(99), q(99.9), float64(h.Max()) / 1e6}
 }
 
+type warmupJSON struct {
+	Requests    int     `json:"requests"`
+	Chunks      int64   `json:"chunks"`
+	HitChunks   int64   `json:"hit_chunks"`
+	WrittenKeys int64   `json:"written_keys"`
+	DurationS   float64 `json:"duration_s"`
+}
+
+func (w *Warmup) json() *warmupJSON {
+	if w == nil {
+		return nil
+	}
+	return &warmupJSON{w.Requests, w.Chunks, w.HitChunks, w.WrittenKeys, seconds(w.Duration)}
+}
+
 // MarshalJSON gives the facts of WriteText in one object.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	description := make(map[string]string, len(r.Description))
@@ -189,6 +213,7 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 		WorkloadDurationS float64                `json:"workload_duration_s"`
 		RunDurationS      float64                `json:"run_duration_s"`
 		MeasuredDurationS float64                `json:"measured_duration_s"`
+		Warmup            *warmupJSON            `json:"warmup,omitempty"`
 		Requests          int                    `json:"requests"`
 		Completed         int                    `json:"completed"`
 		PeakRunning       int                    `json:"peak_running"`
@@ -216,7 +241,7 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 	}{
 		description, r.VirtualTime,
 		seconds(r.WorkloadDuration), seconds(r.RunDuration), seconds(r.MeterDuration),
-		r.Requests, r.Completed, r.PeakRunning, r.InputTokens, r.OutputTokens,
+		r.Warmup.json(), r.Requests, r.Completed, r.PeakRunning, r.InputTokens, r.OutputTokens,
 		r.Chunks, r.HitChunks, r.Chunks - r.HitChunks, r.HitTokens, r.ChunkHitRate(), r.TokenHitRate(),
 		r.FullHits, r.NoHits, r.PrefetchTimeouts, r.UnreadableKeys,
 		r.ReservedKeys, r.RefusedKeys, r.OOMKeys, r.WrittenKeys, r.UnwrittenKeys,

@@ -13,6 +13,20 @@ type Request struct {
 	// InputTokens / chunk size of them, each naming the whole prefix up to its
 	// end. See ChunkHash.
 	Hashes [][32]byte
+
+	// Generated goes on where Hashes end: the chunks that the output fills. The
+	// engine stores them when it has decoded. None where the source does not say
+	// what the output is.
+	Generated [][32]byte
+
+	// Warmup says that the request is there to fill the cache. Warm-ups come
+	// first, and the first request that is none has a Fence.
+	Warmup bool
+
+	// What a request waits for beside its time of arrival, in a closed loop.
+	Fence  bool // all before it; ArrivalNS counts from then, also that of later ones
+	Limit  int  // until fewer than that run; 0: no limit
+	Stream int  // until the last request of its stream is done; 0: no stream
 }
 
 // Workload gives requests in order of arrival. It belongs to one goroutine.

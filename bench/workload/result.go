@@ -27,11 +27,13 @@ func (h Histogram) record(ns int64) {
 type Result struct {
 	Description []Fact // of the workload, then of the engine
 
+	Warmup *Warmup // nil if the workload has none; the rest is without it
+
 	Requests     int // started
 	Completed    int
 	PeakRunning  int // most requests at once
 	InputTokens  int64
-	OutputTokens int64 // as the workload has them; the engine stores no answers
+	OutputTokens int64 // as the workload has them
 
 	Chunks           int64 // looked up
 	HitChunks        int64 // of the prefix that every rank had
@@ -95,11 +97,24 @@ func (r *Result) looked(hits, chunks, hitTokens int) {
 	}
 }
 
+// Warmup is what requests that fill the cache did.
+type Warmup struct {
+	Requests          int
+	Chunks, HitChunks int64 // looked up; hits among them
+	WrittenKeys       int64
+	Duration          time.Duration // on Options.Clock
+}
+
+// summary returns what is kept of a warm-up that took so long.
+func (r *Result) summary(took time.Duration) *Warmup {
+	return &Warmup{r.Requests, r.Chunks, r.HitChunks, r.WrittenKeys, took}
+}
+
 // finish completes the result at the end of a run.
-func (r *Result) finish(w Workload, e *engine, meterNS int64, before sm.Stats) {
+func (r *Result) finish(w Workload, e *engine) {
 	r.RunDuration = time.Duration(e.Clock.Now() - e.startNS)
-	r.MeterDuration = time.Duration(e.Meter.Now() - meterNS)
-	r.Storage = since(e.Manager.Stats(), before)
+	r.MeterDuration = time.Duration(e.Meter.Now() - e.meterNS)
+	r.Storage = since(e.Manager.Stats(), e.before)
 	r.Description = append(w.Facts(), e.facts()...)
 }
 

@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,7 +16,33 @@ const (
 	Mooncake Kind = "mooncake" // a request trace of Mooncake's FAST'25 release
 	Agentic  Kind = "agentic"  // sessions of coding agents, as kv-cache-tester publishes them
 	Chat     Kind = "chat"     // synthetic multi-round chat
+
+	// Those of LMCache's "bench engine", which PatternOptions configure.
+	MultiRoundChat    Kind = "multi-round-chat"
+	LongDocQA         Kind = "long-doc-qa"
+	LongDocPermutator Kind = "long-doc-permutator"
+	PrefixSuffixTuner Kind = "prefix-suffix-tuner"
+	RandomPrefill     Kind = "random-prefill"
+	KVTierPressure    Kind = "kv-tier-pressure"
 )
+
+// PatternKinds are the kinds that PatternOptions configure.
+var PatternKinds = []Kind{MultiRoundChat, LongDocQA, LongDocPermutator, PrefixSuffixTuner, RandomPrefill, KVTierPressure}
+
+// Generated reports whether PatternOptions configure the kind.
+func (k Kind) Generated() bool { return slices.Contains(PatternKinds, k) }
+
+// SpecForms says what ParseSpec reads.
+var SpecForms = func() string {
+	forms := "mooncake:FILE, agentic:FILE, chat:SEED"
+	for i, k := range PatternKinds {
+		if i == len(PatternKinds)-1 {
+			return forms + " or " + string(k)
+		}
+		forms += ", " + string(k)
+	}
+	return forms
+}()
 
 // Spec names a workload, as the command line does.
 type Spec struct {
@@ -27,10 +54,16 @@ type Spec struct {
 // ErrSpec is wrapped by the errors of ParseSpec.
 var ErrSpec = errors.New("invalid workload")
 
-// ParseSpec reads mooncake:FILE, agentic:FILE or chat:SEED. It looks at the
-// text only: whether the file exists and what it holds is for Open.
+// ParseSpec reads mooncake:FILE, agentic:FILE, chat:SEED, or the name of a kind
+// that PatternOptions configure. It looks at the text only: whether the file exists and what it holds is for Open.
 func ParseSpec(s string) (Spec, error) {
 	kind, rest, found := strings.Cut(s, ":")
+	if Kind(kind).Generated() {
+		if found {
+			return Spec{}, fmt.Errorf("%w %q: want %s alone", ErrSpec, s, kind)
+		}
+		return Spec{Kind: Kind(kind)}, nil
+	}
 	switch Kind(kind) {
 	case Mooncake, Agentic:
 		if rest == "" {
@@ -44,13 +77,16 @@ func ParseSpec(s string) (Spec, error) {
 		}
 		return Spec{Kind: Chat, Seed: seed}, nil
 	}
-	return Spec{}, fmt.Errorf("%w %q: want mooncake:FILE, agentic:FILE or chat:SEED", ErrSpec, s)
+	return Spec{}, fmt.Errorf("%w %q: want %s", ErrSpec, s, SpecForms)
 }
 
 // String gives the form that ParseSpec reads.
 func (s Spec) String() string {
-	if s.Kind == Chat {
+	switch {
+	case s.Kind == Chat:
 		return fmt.Sprintf("%s:%d", s.Kind, s.Seed)
+	case s.Kind.Generated():
+		return string(s.Kind)
 	}
 	return string(s.Kind) + ":" + s.Path
 }
@@ -65,6 +101,9 @@ type SourceOptions struct {
 	SessionsPerHour float64
 	// ArrivalSeed is the seed of that process.
 	ArrivalSeed uint64
+	// Pattern has the parameters of the generated workloads; DefaultPatternOptions
+	// if nil.
+	Pattern *PatternOptions
 }
 
 const (
@@ -78,6 +117,10 @@ func (o SourceOptions) withDefaults() (SourceOptions, error) {
 	}
 	if o.SessionsPerHour == 0 {
 		o.SessionsPerHour = defaultSessionsPerHour
+	}
+	if o.Pattern == nil {
+		pattern := DefaultPatternOptions()
+		o.Pattern = &pattern
 	}
 	if o.ChunkTokens < 1 {
 		return o, fmt.Errorf("chunks of %d tokens, at least 1", o.ChunkTokens)
@@ -96,6 +139,9 @@ func (s Spec) Open(opt SourceOptions) (Workload, error) {
 	opt, err := opt.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("open workload %s: %w", s, err)
+	}
+	if s.Kind.Generated() {
+		return newPattern(s.Kind, opt.ChunkTokens, *opt.Pattern)
 	}
 	switch s.Kind {
 	case Mooncake:

@@ -18,6 +18,8 @@ func TestParseSpec(t *testing.T) {
 		{"agentic:x", workload.Spec{Kind: workload.Agentic, Path: "x"}},
 		{"chat:0", workload.Spec{Kind: workload.Chat}},
 		{"chat:18446744073709551615", workload.Spec{Kind: workload.Chat, Seed: 1<<64 - 1}},
+		{"multi-round-chat", workload.Spec{Kind: workload.MultiRoundChat}},
+		{"kv-tier-pressure", workload.Spec{Kind: workload.KVTierPressure}},
 	} {
 		got, err := workload.ParseSpec(tc.text)
 		if err != nil || got != tc.want {
@@ -27,7 +29,7 @@ func TestParseSpec(t *testing.T) {
 			t.Errorf("ParseSpec(%q).String(): got %q", tc.text, got)
 		}
 	}
-	for _, text := range []string{"", "mooncake", "mooncake:", "agentic:", "chat", "chat:", "chat:-1", "chat:x", "chat:18446744073709551616", "other:a", "Chat:1"} {
+	for _, text := range []string{"", "mooncake", "mooncake:", "agentic:", "chat", "chat:", "chat:-1", "chat:x", "chat:18446744073709551616", "other:a", "Chat:1", "long-doc-qa:", "random-prefill:7"} {
 		if got, err := workload.ParseSpec(text); !errors.Is(err, workload.ErrSpec) || !strings.Contains(err.Error(), "want ") {
 			t.Errorf("ParseSpec(%q): got %+v, %v; want an ErrSpec that says what is wanted", text, got, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/lmcache/lmcache-go/bench/serving"
 	"github.com/lmcache/lmcache-go/bench/workload"
 	"github.com/lmcache/lmcache-go/internal/pyfmt"
+	"github.com/lmcache/lmcache-go/server/client"
 )
 
 // benchServerOptions are the parsed flags of bench server.
@@ -38,6 +39,7 @@ func newBenchServer(a *app) *cobra.Command {
 	o.load.Speed = 1
 	o.FirstInstance, o.Model = 1000, serving.DefaultModel
 	var (
+		patterns          patternFlags
 		shapes            = shapeValue{text: "(2,1024,16,8,128):float16:32"}
 		interval          = 0.5
 		blocks, blockSize = 1024, 16
@@ -53,12 +55,12 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 	}
 	section(cmd, "Server", func(flags *pflag.FlagSet) {
 		flags.Var(textFlag{&o.Endpoint}, "rpc-url", "request endpoint")
-		flags.Var(textFlag{&url}, "url", "HTTP front-end; of use to transfer mode lmcache_driven only")
+		flags.Var(textFlag{&url}, "url", "HTTP front-end; kv-tier-pressure asks it for the size of L1")
 		flags.Var(choiceValue{&o.mode, []string{"cpu", "gpu"}}, "mode", "cpu; gpu is not in this build")
 		flags.Var(choiceValue{&o.transfer, []string{"auto", "engine_driven", "lmcache_driven"}}, "transfer-mode", "auto or engine_driven, which are the same here; lmcache_driven is not in this build")
 	})
 	section(cmd, "Engines", func(flags *pflag.FlagSet) {
-		flags.Var(intValue[int]{&o.Clients}, "concurrency", "engines at once, each with a connection, memory and instance ids of its own")
+		flags.Var(intValue[int]{&o.Clients}, "concurrency", "engines at once, each with a connection, memory and instance ids of its own; as many as a generated workload has in flight if not given")
 		flags.Var(intValue[int]{&o.TPSize}, "tp-size", "simulated tensor-parallel ranks of an engine")
 		flags.BoolVar(&o.MLA, "use-mla", false, "all ranks read what rank 0 stores; so it is with a kv_size of 1")
 		flags.Var(&shapes, "kvcache-shape-spec", "memory of a rank, (kv_size,blocks,block_size,heads,head_size):dtype:layers")
@@ -74,14 +76,15 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 		flags.Var(floatValue{&interval}, "interval", "seconds between passes and requests")
 	})
 	section(cmd, "A workload instead of the sequence", func(flags *pflag.FlagSet) {
-		flags.Var(workloadValue{&o.workload}, "workload", "mooncake:FILE or agentic:FILE, plain or gzip, or chat:SEED; a chunk's tokens and bytes follow from its hash there")
+		flags.Var(workloadValue{&o.workload}, "workload", workload.SpecForms+"; files plain or gzip. A chunk's tokens and bytes follow from its hash there")
 		flags.Var(floatValue{&o.load.Speed}, "speed", "how much faster than recorded time requests arrive")
 		flags.BoolVar(&o.load.NoArrivals, "no-arrivals", false, "a request starts whenever an engine has nothing to do")
 		flags.BoolVar(&o.load.NoPayload, "no-payload", false, "leave the bytes in the shared memory as they are, and compare nothing")
 	})
+	patterns.define(cmd)
 	section(cmd, "One operation instead of the sequence", func(flags *pflag.FlagSet) {
 		flags.Var(choiceValue{&o.op, serving.RateOps}, "op", "noop, ping or lookup (of --num-tokens, with the end of its session), as fast as it is answered")
-		flags.Var(countValue[int64]{&o.requests}, "requests", "how many (default 10000), or how many of a workload (default all)")
+		flags.Var(countValue[int64]{&o.requests}, "requests", "how many (default 10000), or how many of a workload beside its warm-up (default all)")
 		flags.Var(countValue[int]{&o.inFlight}, "in-flight", "how many at once on each connection (default 1)")
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
@@ -113,23 +116,6 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 		if o.workload != "" && o.op != "" {
 			return usagef("argument --op: not allowed with argument --workload")
 		}
-		if o.workload != "" {
-			if !(o.load.Speed > 0) {
-				return usagef("argument --speed: invalid value: %v (allowed: above 0)", o.load.Speed)
-			}
-			spec, err := workload.ParseSpec(o.workload)
-			if err != nil {
-				return usagef("argument --workload: %w", err)
-			}
-			if spec.Kind == workload.Chat && o.requests == 0 {
-				return usagef("a chat workload has no end: --requests is required")
-			}
-			o.load.MaxRequests = int(o.requests)
-			o.load.Open = func(chunk int) (workload.Workload, error) {
-				w, err := spec.Open(workload.SourceOptions{ChunkTokens: chunk})
-				return w, about(spec.Path, err)
-			}
-		}
 		o.Interval = time.Duration(interval * float64(time.Second))
 		groups, err := serving.ParseShape(shapes.text)
 		if err != nil {
@@ -139,6 +125,37 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 			return usagef("argument --kvcache-shape-spec: several groups are not supported by engine-driven transfer")
 		}
 		o.Shape = groups[0]
+		var spec workload.Spec
+		if o.workload != "" {
+			if !(o.load.Speed > 0) {
+				return usagef("argument --speed: invalid value: %v (allowed: above 0)", o.load.Speed)
+			}
+			if spec, err = workload.ParseSpec(o.workload); err != nil {
+				return usagef("argument --workload: %w", err)
+			}
+			if spec.Kind == workload.Chat && o.requests == 0 {
+				return usagef("a chat workload has no end: --requests is required")
+			}
+			o.load.MaxRequests = int(o.requests)
+		}
+		pattern, err := patterns.resolve(cmd, spec, o.bytesPerToken())
+		if err != nil {
+			return err
+		}
+		if n := pattern.InFlight(spec.Kind); n > 0 && !cmd.Flags().Changed("concurrency") {
+			o.Clients = min(n, maxDefaultClients)
+		}
+		o.load.Open = func(chunk int) (workload.Workload, error) {
+			if patterns.needsL1(spec.Kind) {
+				status, err := client.NewAdmin(url).Status(cmd.Context())
+				if err != nil {
+					return nil, fmt.Errorf("the size of L1, which --ktp-pool-size would make needless: %w", err)
+				}
+				pattern.L1GB = status.Storage.L1.TotalBytes / bytesPerGB
+			}
+			w, err := spec.Open(workload.SourceOptions{ChunkTokens: chunk, Pattern: pattern})
+			return w, about(spec.Path, err)
+		}
 		if blocks != o.Shape.Blocks {
 			o.Notes = append(o.Notes, fmt.Sprintf("spec nb=%d overrides --num-blocks=%d", o.Shape.Blocks, blocks))
 		}
@@ -148,6 +165,20 @@ is 1 if a store, a retrieve or a checksum failed, or a warm lookup missed.`,
 		return a.benchServer(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// maxDefaultClients is how many engines there are at most unless more are asked
+// for: each registers memory.
+const maxDefaultClients = 64
+
+// bytesPerToken returns what the KV cache of a token takes on all ranks.
+func (o *benchServerOptions) bytesPerToken() float64 {
+	const chunk = 1 << 10 // whatever the server's is
+	ranks := o.TPSize
+	if o.MLA || o.Shape.KV == 1 {
+		ranks = 1
+	}
+	return float64(o.Shape.ChunkBytes(chunk)) * float64(max(ranks, 1)) / chunk
 }
 
 func (a *app) benchServer(ctx context.Context, o benchServerOptions) error {
@@ -170,7 +201,7 @@ func (a *app) benchServer(ctx context.Context, o benchServerOptions) error {
 	}
 	stop()
 	if result == nil {
-		if errors.Is(err, serving.ErrOptions) {
+		if errors.Is(err, serving.ErrOptions) || errors.Is(err, workload.ErrOptions) {
 			return &usageError{err: err}
 		}
 		return err
@@ -237,6 +268,14 @@ func servingMetrics(o *benchServerOptions, r *serving.Result) *metrics {
 	rate := 0.0
 	if requests > 0 {
 		rate = rounded(100*float64(passed)/float64(requests), 2)
+	}
+	if w := r.Warmup; w != nil {
+		m.section("warmup", "Warm-up, not counted below",
+			metricRow{"warmup_requests", "Requests of the warm-up", w.Requests},
+			metricRow{"warmup_duration_s", "Warm-up duration (s)", rounded(w.Duration.Seconds(), 3)},
+			metricRow{"warmup_chunks", "Warm-up chunks looked up", w.Chunks},
+			metricRow{"warmup_hit_chunks", "Warm-up chunks hit", w.HitChunks},
+			metricRow{"warmup_stored_gib", "Warm-up stored (GiB)", rounded(gib(w.StoredBytes), 3)})
 	}
 	rows := []metricRow{{"total_requests", "Total requests", requests}}
 	if o.op == "" && o.workload == "" {
@@ -309,8 +348,12 @@ func servingJSON(o *benchServerOptions, r *serving.Result) any {
 	for _, c := range r.Calls() {
 		calls[c.Op.String()] = latency(c.Summary())
 	}
+	var warmup any
+	if w := r.Warmup; w != nil {
+		warmup = object{"requests": w.Requests, "duration_s": w.Duration.Seconds(), "chunks": w.Chunks, "hit_chunks": w.HitChunks, "stored_bytes": w.StoredBytes}
+	}
 	return object{
-		"rpc_url": o.Endpoint, "clients": o.Clients, "tp_size": o.TPSize, "kvcache_shape_spec": o.Shape.String(),
+		"warmup": warmup, "rpc_url": o.Endpoint, "clients": o.Clients, "tp_size": o.TPSize, "kvcache_shape_spec": o.Shape.String(),
 		"num_tokens": o.NumTokens, "interval_s": o.Interval.Seconds(), "duration_s": r.Duration.Seconds(),
 		"requests": r.Requests.Load(), "requests_per_s": perSecond(r.Requests.Load(), r.Duration),
 		"chunks": r.Chunks.Load(), "hit_chunks": r.HitChunks.Load(),

@@ -43,6 +43,8 @@ func TestBenchServer(t *testing.T) {
 			{"--start", "10", "--end", "14", "--tp-size", "2", "--concurrency", "4", "--model", "tp"},
 			{"--start", "20", "--end", "22", "--tp-size", "2", "--kvcache-shape-spec", "(1,64,16,1,8):float16:2", "--model", "mla"},
 			{"--workload", "mooncake:" + mooncakeFile, "--requests", "20", "--no-arrivals", "--concurrency", "3"},
+			{"--workload", "multi-round-chat", "--kv-cache-volume", "0.01", "--mrc-qps", "100", "--mrc-duration", "0.2"},
+			{"--workload", "long-doc-qa", "--kv-cache-volume", "0.01", "--ldqa-document-length", "1500", "--tp-size", "2", "--model", "qa"},
 			{"--op", "lookup", "--requests", "200", "--in-flight", "16"},
 		} {
 			status, stdout, stderr := bench(append(args, "--json")...)

@@ -25,6 +25,8 @@ import (
 // the default that the help names.
 type benchOptions struct {
 	workload        string
+	spec            workload.Spec
+	pattern         *workload.PatternOptions
 	sessionsPerHour float64
 	arrivalSeed     int64
 	chunkTokens     int
@@ -33,6 +35,7 @@ type benchOptions struct {
 	layout      kv.Layout
 	ranks       int
 	prefillRate float64
+	decodeRate  float64
 
 	speed       float64
 	requests    int
@@ -49,9 +52,10 @@ type benchOptions struct {
 }
 
 func newBenchStorage(a *app) *cobra.Command {
-	o := benchOptions{sessionsPerHour: 60, chunkTokens: 256, model: "meta-llama/Llama-3.1-8B", ranks: 1, prefillRate: 20_000, speed: 1}
+	o := benchOptions{sessionsPerHour: 60, chunkTokens: 256, model: "meta-llama/Llama-3.1-8B", ranks: 1, prefillRate: workload.DefaultPrefillTokensPerSecond, decodeRate: workload.DefaultDecodeTokensPerSecond, speed: 1}
 	var (
 		store  smFlags
+		shapes patternFlags
 		record recordFlags
 		obs    obsFlags
 		memory memoryFlag
@@ -65,7 +69,7 @@ inference engine makes for each request. With --trace-level storage the calls
 are recorded.`,
 	}
 	section(cmd, "Workload", func(flags *pflag.FlagSet) {
-		flags.Var(workloadValue{&o.workload}, "workload", "mooncake:FILE or agentic:FILE, plain or gzip, or chat:SEED; required")
+		flags.Var(workloadValue{&o.workload}, "workload", workload.SpecForms+"; files plain or gzip; required")
 		flags.Var(floatValue{&o.speed}, "speed", "how much faster than recorded time runs")
 		flags.Var(countValue[int]{&o.requests}, "requests", "stop after so many requests (default all)")
 		flags.Var(durationValue{&o.duration}, "duration", "leave out what arrives later than this, as 10m or in seconds (default all)")
@@ -79,11 +83,13 @@ are recorded.`,
 		flags.Var(intValue[int]{&o.chunkTokens}, "chunk-tokens", "tokens of a chunk")
 		flags.Var(intValue[int]{&o.ranks}, "ranks", "tensor-parallel workers, each with keys of its own")
 		flags.Var(floatValue{&o.prefillRate}, "prefill-tokens-per-second", "how fast an engine computes what was no hit")
+		flags.Var(positiveValue{&o.decodeRate}, "decode-tokens-per-second", "generated workloads: how fast it generates an answer, whose chunks it then stores")
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
 		flags.BoolVar(&o.json, "json", false, "print one JSON object instead of the table")
 		shown.define(flags, "else a log line every ten seconds")
 	})
+	shapes.define(cmd)
 	store.define(cmd)
 	section(cmd, "Memory", func(flags *pflag.FlagSet) { memory.define(flags, "memory") })
 	record.define(cmd)
@@ -103,6 +109,9 @@ are recorded.`,
 			return err
 		}
 		if o.config, err = store.config(); err != nil {
+			return err
+		}
+		if o.spec, o.pattern, err = o.resolve(cmd, &shapes); err != nil {
 			return err
 		}
 		if err = record.check(); err != nil {
@@ -154,14 +163,35 @@ func (o *benchOptions) check() error {
 // 2026-01-01T00:00:00Z: fixed, so that two recordings of one workload are equal.
 const virtualWallStart = 1_767_225_600_000_000_000
 
-func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
+// resolve returns what --workload names, and its parameters if it is generated.
+func (o *benchOptions) resolve(cmd *cobra.Command, flags *patternFlags) (workload.Spec, *workload.PatternOptions, error) {
 	spec, err := workload.ParseSpec(o.workload)
 	if err != nil {
-		return err
+		return spec, nil, err
 	}
+	layout := o.layout
+	if layout == 0 {
+		if layout, err = workload.LlamaLayout(o.chunkTokens, o.ranks); err != nil {
+			return spec, nil, err
+		}
+	}
+	pattern, err := flags.resolve(cmd, spec, float64(layout.Bytes())*float64(o.ranks)/float64(o.chunkTokens))
+	if err == nil && flags.needsL1(spec.Kind) {
+		for _, tier := range o.config.Tiers() {
+			pattern.L1GB += gib(tier.L1.SizeBytes)
+		}
+	}
+	return spec, pattern, err
+}
+
+func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
+	spec := o.spec
 	work, err := spec.Open(workload.SourceOptions{
-		ChunkTokens: o.chunkTokens, SessionsPerHour: o.sessionsPerHour, ArrivalSeed: uint64(o.arrivalSeed),
+		ChunkTokens: o.chunkTokens, SessionsPerHour: o.sessionsPerHour, ArrivalSeed: uint64(o.arrivalSeed), Pattern: o.pattern,
 	})
+	if errors.Is(err, workload.ErrOptions) {
+		return &usageError{err: err}
+	}
 	if err != nil {
 		return about(spec.Path, err)
 	}
@@ -199,12 +229,16 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 		far := progress.Load()
 		return telemetry.Bench{Started: far.Started, Done: far.Done, WorkloadS: far.Workload.Seconds(), LagNS: int64(far.Lag)}
 	})
+	total := int64(o.requests)
+	if sized, ok := work.(interface{ Requests() int }); ok && total == 0 {
+		total = int64(sized.Requests())
+	}
 	endPanel := a.show(&view{
 		name: strings.TrimSpace("bench storage " + o.obs.runName), unit: "requests", state: watched(manager),
 		tally: func() tally {
 			far := progress.Load()
-			t := tally{done: far.Done, total: int64(o.requests), running: far.Started - far.Done, lag: far.Lag}
-			if o.requests == 0 {
+			t := tally{done: far.Done, total: total, running: far.Started - far.Done, lag: far.Lag}
+			if total == 0 {
 				t.at, t.length = far.Workload, o.duration
 			}
 			return t
@@ -214,7 +248,7 @@ func (a *app) benchStorage(ctx context.Context, o benchOptions) (err error) {
 	result, err := workload.Run(ctx, work, workload.Options{
 		Manager: workload.Storage(manager), Clock: clk, Meter: clock.Real{},
 		Model: o.model, Layout: o.layout, Ranks: o.ranks, Speed: o.speed,
-		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate,
+		MaxRequests: o.requests, MaxDuration: o.duration, PrefillTokensPerSecond: o.prefillRate, DecodeTokensPerSecond: o.decodeRate,
 		Bus: live.Bus(), Progress: progress,
 	})
 	endPanel()
@@ -236,7 +270,7 @@ func (v workloadValue) Type() string   { return "SPEC" }
 func (v workloadValue) String() string { return *v.p }
 func (v workloadValue) Set(s string) error {
 	if _, err := workload.ParseSpec(s); err != nil {
-		return fmt.Errorf("invalid workload: %s (mooncake:FILE, agentic:FILE or chat:SEED)", pyfmt.Repr(s))
+		return fmt.Errorf("invalid workload: %s (%s)", pyfmt.Repr(s), workload.SpecForms)
 	}
 	*v.p = s
 	return nil
