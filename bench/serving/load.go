@@ -71,6 +71,8 @@ func RunWorkload(ctx context.Context, opt Options, load Load) (_ *Result, err er
 	opt.Progress.result.Store(result)
 	d := dispatcher{load: &load, work: work, chunk: engines[0].chunk, result: result, jobs: make(chan job), gate: newGate()}
 	d.start = time.Now()
+	running, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
 	var clients sync.WaitGroup
 	for _, e := range engines {
 		clients.Go(func() {
@@ -85,10 +87,15 @@ func RunWorkload(ctx context.Context, opt Options, load Load) (_ *Result, err er
 					result.Requests.Add(1)
 				}
 				d.gate.leave(j.stream)
+				if err := e.conn.Err(); err != nil {
+					lost(err)
+				}
 			}
 		})
 	}
-	err = d.run(ctx)
+	if err = d.run(running); errors.Is(err, context.Canceled) {
+		err = context.Cause(running)
+	}
 	close(d.jobs)
 	clients.Wait()
 	result.Duration = time.Since(d.start)

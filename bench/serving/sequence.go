@@ -28,11 +28,11 @@ func newSequence(e *engine, result *Result) *sequence {
 }
 
 // run makes request number seq. The lines that it prints go to out. It fails
-// only when ctx ends; what fails otherwise is counted.
+// only when ctx ends or the connection is lost; what fails otherwise is counted.
 func (s *sequence) run(ctx context.Context, seq int64, out *bytes.Buffer) error {
 	fmt.Fprintf(out, "\n=== Request seq=%d ===\n", seq)
 	cold, coldErr := s.pass(ctx, seq, "cold", out)
-	if err := sleep(ctx, s.opt.Interval); err != nil {
+	if err := errors.Join(s.conn.Err(), sleep(ctx, s.opt.Interval)); err != nil {
 		return err
 	}
 	warm, warmErr := s.pass(ctx, seq, "warm", out)
@@ -49,7 +49,7 @@ func (s *sequence) run(ctx context.Context, seq int64, out *bytes.Buffer) error 
 		s.result.ChecksumFail.Add(1)
 		fmt.Fprintf(out, "  [seq %d] CHECKSUM MISMATCH!\n", seq)
 	}
-	return nil
+	return s.conn.Err()
 }
 
 // pass looks the request up, retrieves what is there, stores the rest, and

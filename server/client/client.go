@@ -131,6 +131,13 @@ func (w *call) take(reply *wire.Reply) error {
 	return nil
 }
 
+// Err says why no request can be made any more, nil if they can.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
 // fail ends every request with err, also those to come.
 func (c *Client) fail(err error) {
 	c.mu.Lock()
