@@ -409,7 +409,7 @@ func (w *waits) cycle(list []time.Duration) {
 	w.max = append(w.max, list[len(list)-1])
 }
 
-func median(list []time.Duration) float64 {
+func median[T time.Duration | float64](list []T) float64 {
 	slices.Sort(list)
 	return float64(list[len(list)/2])
 }

@@ -134,6 +134,8 @@ var rows = []row{
 	{"ping over the request socket, one at a time", request("ping", 1), key{}, []goal{{atMost, 1e9 / 5_100}}},
 	{"ping over the request socket, 64 in flight", request("ping", 64), key{}, []goal{{atMost, 1e9 / 12_500}}},
 	{"ping over the request socket: allocations", key{request("ping", 64).name, "allocs/op"}, key{}, []goal{{atMost, 0}}},
+	{"lookup of 512 tokens, 64 in flight, server recording against not", key{"ServerRecording/load=lookup", "ns/on"}, key{"ServerRecording/load=lookup", "ns/off"}, []goal{{timesFloor, 1.05}}},
+	{"sequence of four engines, server recording against not", key{"ServerRecording/load=sequence", "ns/on"}, key{"ServerRecording/load=sequence", "ns/off"}, []goal{{timesFloor, 1.05}}},
 	{"lookup of 8192 tokens, taken off its frames", key{"DecodeLookup/tokens=8192", "ns/op"}, key{}, nil},
 	{"lookup of 8192 tokens over the request socket to a service that does nothing, 64 in flight", request("lookup8192", 64), key{}, nil},
 }

@@ -223,6 +223,7 @@ start; POST /trace/start records from any time on.`,
 }
 
 func (a *app) serve(ctx context.Context, cfg server.Config, obs *obsFlags, record *recordFlags) (err error) {
+	setGarbagePercent(serverGarbagePercent)
 	if err := obs.bind(a); err != nil {
 		return err
 	}

@@ -116,6 +116,7 @@ func (f *memoryFlag) value() sm.Memory {
 }
 
 func (a *app) traceReplay(ctx context.Context, o replayOptions) (err error) {
+	setGarbagePercent(replayGarbagePercent)
 	var files []string
 	if !o.noCSV {
 		files = append(files, replay.CSVName)
