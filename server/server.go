@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"syscall"
@@ -183,6 +184,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("LMCache zmq cache server is running on " + s.RequestAddr())
 	s.http = serveHTTP(s.listener, s.handler(), s.log)
 	s.log.Info("LMCache cache server is running...")
+	s.warnExposed()
 	s.log.Info(fmt.Sprintf("LMCache HTTP server is running on http://%s", s.HTTPAddr()))
 	select {
 	case <-ctx.Done():
@@ -227,15 +229,14 @@ func (s *Server) Close() error {
 
 func (s *Server) close() error {
 	var errs []error
-	if s.http != nil {
-		s.log.Info("Shutting down LMCache HTTP server...")
-		errs = append(errs, s.http.close())
-	} else if s.listener != nil {
-		errs = append(errs, s.listener.Close())
-	}
+	// Both front-ends at once: each gives its clients a while, and the sum of both
+	// would be too long.
+	httpClosed := make(chan error, 1)
+	go func() { httpClosed <- s.closeHTTP() }()
 	if s.requests != nil {
 		errs = append(errs, s.requests.Close())
 	}
+	errs = append(errs, <-httpClosed)
 	if s.service != nil {
 		s.service.Close()
 	}
@@ -251,6 +252,29 @@ func (s *Server) close() error {
 		s.log.Info("LMCache HTTP server stopped")
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Server) closeHTTP() error {
+	switch {
+	case s.http != nil:
+		s.log.Info("Shutting down LMCache HTTP server...")
+		return s.http.close()
+	case s.listener != nil:
+		return s.listener.Close()
+	}
+	return nil
+}
+
+// warnExposed says which front-ends others than this machine reach.
+func (s *Server) warnExposed() {
+	for _, f := range []struct{ what, addr, flag string }{
+		{"request socket", s.RequestAddr(), "host"}, {"HTTP", s.HTTPAddr(), "http-host"},
+	} {
+		at, err := netip.ParseAddrPort(f.addr)
+		if err == nil && !at.Addr().Unmap().IsLoopback() {
+			s.log.Warn(fmt.Sprintf("%s: %s is no loopback address, and nobody is authenticated: whoever reaches it can read, write and clear the cache (--%s)", f.what, f.addr, f.flag))
+		}
+	}
 }
 
 // shmName returns the name of the pool, empty without one.

@@ -24,9 +24,11 @@ type State struct {
 type FrontState struct {
 	Requests map[string]uint64 // well-formed ones that came, by operation
 	Refused  map[string]uint64 // those that were not answered, by reason
-	InFlight int               // that wait for a worker or run on one
-	Waiting  int               // status polls that wait for their lookup
-	Clients  int               // connections
+	// Disconnected are connections that the server ended or did not take, by reason.
+	Disconnected map[string]uint64
+	InFlight     int // requests that wait for a worker or run on one
+	Waiting      int // status polls that wait for their lookup
+	Clients      int // connections
 }
 
 // L1State is one L1 manager.
@@ -277,6 +279,12 @@ var gauges = []gauge{
 	{"lmcache.server", "lmcache_server.refused_requests", "", "Requests that were not answered, by reason.", true,
 		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) {
 			for reason, n := range s.Refused {
+				show(float64(n), attribute.String("reason", reason))
+			}
+		})},
+	{"lmcache.server", "lmcache_server.disconnected_clients", "", "Connections that the server ended or did not take, by reason.", true,
+		ofFront(func(s *FrontState, show func(float64, ...attribute.KeyValue)) {
+			for reason, n := range s.Disconnected {
 				show(float64(n), attribute.String("reason", reason))
 			}
 		})},

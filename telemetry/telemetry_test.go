@@ -159,7 +159,7 @@ func state() telemetry.State {
 		L1: []telemetry.L1State{{Tag: "_default", Backend: "dram", UsedBytes: 50, StagingBytes: 5, TotalBytes: 100,
 			Eviction: telemetry.Eviction{Policy: "LRU", EvictedObjects: 6, EvictedBytes: 60}}},
 		Adapters: []telemetry.AdapterState{{Name: "mock", L1Tag: "_default", UsedBytes: 3, Stores: 1, Loads: 1, LoadBytes: 1, Eviction: telemetry.Eviction{Policy: "ARC", EvictedBytes: 8}}, {Index: 1, Name: "mock", L1Tag: "_default", UsedBytes: 4}},
-		Front:    &telemetry.FrontState{Requests: map[string]uint64{"lookup": 7}, Refused: map[string]uint64{"malformed": 1}, InFlight: 2, Waiting: 3, Clients: 4},
+		Front:    &telemetry.FrontState{Requests: map[string]uint64{"lookup": 7}, Refused: map[string]uint64{"malformed": 1}, Disconnected: map[string]uint64{"slow reader": 1}, InFlight: 2, Waiting: 3, Clients: 4},
 	}
 }
 
