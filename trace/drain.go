@@ -45,10 +45,14 @@ var ErrDeleted = errors.New("the file was deleted while it was recorded")
 // How the drain paces itself. It polls, since a producer should not pay for
 // telling it of every call; only one that finds a quarter of the ring in use
 // wakes it. So the longest sleep bounds how old the file may be, not how much the
-// ring can take.
+// ring can take. A sleep is longer than the last if it was for few calls: to wake
+// up costs as much as to move dozens of them, which somebody who serves requests
+// on the same processors would notice.
 const (
 	drainFirstSleep = 100 * time.Microsecond
+	drainBusySleep  = 5 * time.Millisecond // at most, while there are calls
 	drainLastSleep  = 20 * time.Millisecond
+	drainFewCalls   = 256
 	drainBatchBytes = 64 << 10 // given back at once: the head's cache line moves as seldom
 	wallAnchorEvery = time.Second
 	lookEvery       = int64(time.Second) // for a file that was deleted
@@ -103,7 +107,7 @@ func newDrain(in *ringReader, ids *ringIDs, out FrameWriter, log *slog.Logger) *
 // run drains the ring until it is closed and empty, then seals the file.
 func (d *drain) run() {
 	defer close(d.done)
-	sleep := drainFirstSleep
+	sleep, moved := drainFirstSleep, 0 // calls since the last sleep
 	timer := time.NewTimer(sleep)
 	defer timer.Stop()
 	for {
@@ -119,7 +123,7 @@ func (d *drain) run() {
 			return
 		}
 		if n > 0 {
-			sleep = drainFirstSleep
+			moved += n
 			continue
 		}
 		if d.in.finished() {
@@ -127,16 +131,30 @@ func (d *drain) run() {
 			return
 		}
 		d.idle()
+		sleep, moved = nextSleep(sleep, moved), 0
 		d.in.ring.asleep.Store(true)
 		timer.Reset(sleep)
 		select {
 		case <-d.in.ring.wake:
 			sleep = drainFirstSleep
 		case <-timer.C:
-			sleep = min(sleep*2, drainLastSleep)
 		}
 		d.in.ring.asleep.Store(false)
 	}
+}
+
+// nextSleep returns how long to sleep when so many calls have come since the
+// last sleep.
+func nextSleep(last time.Duration, calls int) time.Duration {
+	switch {
+	case calls == 0:
+		return min(last*2, drainLastSleep)
+	case calls < drainFewCalls:
+		return min(last*2, drainBusySleep)
+	case calls > 4*drainFewCalls:
+		return max(last/2, drainFirstSleep)
+	}
+	return min(last, drainBusySleep)
 }
 
 // batch moves calls until the ring is empty or enough can be given back, and
