@@ -44,13 +44,27 @@ var (
 	inBraces   = regexp.MustCompile(`\{[^}]*\}`)
 	ofByClause = regexp.MustCompile(`\b(by|without|on|ignoring|group_left|group_right) *\([^)]*\)`)
 	metricName = regexp.MustCompile(`\b[a-zA-Z_:][a-zA-Z0-9_:]*_[a-zA-Z0-9_:]*\b`)
+	ours       = regexp.MustCompile(`^lmcache_(replay|storage|server|bench)_`)
 	functions  = []string{"histogram_quantile", "label_values", "label_replace"}
 )
+
+// withBench returns every family that there is, those of a benchmark too.
+func withBench(t *testing.T) map[string]*family {
+	t.Helper()
+	got := families(whole(t))
+	bench, _ := start(t, telemetry.Options{Metrics: true, Command: "bench"})
+	bench.WatchBench(func() telemetry.Bench { return telemetry.Bench{Started: 2, Done: 1} })
+	bench.Bus().Publish(&event.Event{Type: event.CallDispatched, Text: "finish_write", Duration: 5, Lag: 5})
+	bench.Bus().Flush()
+	ofBench, _ := scrape(t, bench, "/metrics")
+	maps.Copy(got, families(ofBench))
+	return got
+}
 
 // TestDashboard holds the dashboard against the exposition: every metric that an
 // expression names is there, with the labels that it names.
 func TestDashboard(t *testing.T) {
-	got := families(whole(t))
+	got := withBench(t)
 	paths, err := filepath.Glob("../deploy/grafana/*.json")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no dashboards: %v", err)
@@ -104,7 +118,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("%s names %d metrics: %v", path, len(named), slices.Sorted(maps.Keys(named)))
 		}
 		for name := range got {
-			if (strings.HasPrefix(name, "lmcache_replay_") || strings.HasPrefix(name, "lmcache_storage_")) && !named[name] {
+			if ours.MatchString(name) && !named[name] {
 				t.Errorf("%s shows nothing of %s", path, name)
 			}
 		}
@@ -117,13 +131,7 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := families(whole(t))
-	bench, _ := start(t, telemetry.Options{Metrics: true, Command: "bench"})
-	bench.WatchBench(func() telemetry.Bench { return telemetry.Bench{Started: 2, Done: 1} })
-	bench.Bus().Publish(&event.Event{Type: event.CallDispatched, Text: "finish_write", Duration: 5, Lag: 5})
-	bench.Bus().Flush()
-	ofBench, _ := scrape(t, bench, "/metrics")
-	maps.Copy(got, families(ofBench))
+	got := withBench(t)
 	for name := range got {
 		if strings.HasPrefix(name, "lmcache_") && !strings.Contains(string(text), "`"+name+"`") {
 			t.Errorf("docs/metrics.md does not name %s", name)

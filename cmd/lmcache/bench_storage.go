@@ -83,7 +83,7 @@ are recorded.`,
 		flags.Var(intValue[int]{&o.chunkTokens}, "chunk-tokens", "tokens of a chunk")
 		flags.Var(intValue[int]{&o.ranks}, "ranks", "tensor-parallel workers, each with keys of its own")
 		flags.Var(floatValue{&o.prefillRate}, "prefill-tokens-per-second", "how fast an engine computes what was no hit")
-		flags.Var(positiveValue{&o.decodeRate}, "decode-tokens-per-second", "generated workloads: how fast it generates an answer, whose chunks it then stores")
+		flags.Var(positiveValue{&o.decodeRate}, "decode-tokens-per-second", "multi-round-chat, long-doc-qa, long-doc-permutator: how fast it generates an answer, whose chunks it then stores")
 	})
 	section(cmd, "Output", func(flags *pflag.FlagSet) {
 		flags.BoolVar(&o.json, "json", false, "print one JSON object instead of the table")
@@ -173,6 +173,13 @@ func (o *benchOptions) resolve(cmd *cobra.Command, flags *patternFlags) (workloa
 	if layout == 0 {
 		if layout, err = workload.LlamaLayout(o.chunkTokens, o.ranks); err != nil {
 			return spec, nil, err
+		}
+	}
+	switch spec.Kind {
+	case workload.MultiRoundChat, workload.LongDocQA, workload.LongDocPermutator:
+	default:
+		if cmd.Flags().Changed("decode-tokens-per-second") {
+			return spec, nil, usagef("argument --decode-tokens-per-second: not allowed with workload %s", spec.Kind)
 		}
 	}
 	pattern, err := flags.resolve(cmd, spec, float64(layout.Bytes())*float64(o.ranks)/float64(o.chunkTokens))

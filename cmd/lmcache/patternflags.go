@@ -39,6 +39,9 @@ func (f *patternFlags) define(cmd *cobra.Command) {
 	count := func(p *int) pflag.Value { return countValue[int]{p} }
 	group("Generated workloads", workload.PatternKinds, func(flags *pflag.FlagSet) {
 		flags.Var(naturalValue[int64]{&f.seed}, "seed", "of all that is drawn")
+	})
+	sized := []workload.Kind{workload.MultiRoundChat, workload.LongDocQA, workload.PrefixSuffixTuner, workload.KVTierPressure}
+	group("Generated workloads", sized, func(flags *pflag.FlagSet) {
 		flags.Var(positiveValue{&o.TokensPerGB}, "tokens-per-gb-kvcache", "tokens whose KV cache, on all ranks, takes 2^30 bytes (default that of the layout)")
 	})
 	group("Generated workloads", []workload.Kind{workload.MultiRoundChat, workload.LongDocQA}, func(flags *pflag.FlagSet) {
@@ -107,6 +110,13 @@ func (f *patternFlags) resolve(cmd *cobra.Command, spec workload.Spec, bytesPerT
 		return nil, usagef("argument --%s: not allowed without a generated workload", unused)
 	case unused != "":
 		return nil, usagef("argument --%s: not allowed with workload %s", unused, spec.Kind)
+	}
+	if cmd.Flags().Changed("ktp-pool-size") {
+		for _, other := range []string{"ktp-overflow", "tokens-per-gb-kvcache"} {
+			if cmd.Flags().Changed(other) {
+				return nil, usagef("argument --%s: not allowed with argument --ktp-pool-size", other)
+			}
+		}
 	}
 	o := &f.options
 	o.Seed, o.LongDocQA.Tile = uint64(f.seed), f.shuffle == "tile"

@@ -229,7 +229,7 @@ func (p *prometheus) checkDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &board); err != nil {
 		t.Fatal(err)
 	}
-	none := regexp.MustCompile(`_num_inflight_|_l2_policy_evicted_|_subscriber_exceptions_|_l2_prefetch_failure_`)
+	none := regexp.MustCompile(`_num_inflight_|_l2_policy_evicted_|_subscriber_exceptions_|_l2_prefetch_failure_|lmcache_(server|bench)_|lmcache_mp_lookup`)
 	fill := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*")
 	n := 0
 	for _, panel := range board.Panels {
