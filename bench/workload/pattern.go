@@ -154,13 +154,13 @@ const maxPatternItems = 1 << 28
 // newPattern makes the workload of a generated kind.
 func newPattern(k Kind, chunk int, o PatternOptions) (*pattern, error) {
 	p := &pattern{name: fmt.Sprintf("%s:%d", k, o.Seed), chunk: chunk}
-	make := map[Kind]func(*pattern, *PatternOptions) error{
+	shape := map[Kind]func(*pattern, *PatternOptions) error{
 		MultiRoundChat: (*pattern).multiRoundChat, LongDocQA: (*pattern).longDocQA, LongDocPermutator: (*pattern).longDocPermutator,
 		PrefixSuffixTuner: (*pattern).prefixSuffixTuner, RandomPrefill: (*pattern).randomPrefill, KVTierPressure: (*pattern).kvTierPressure,
 	}[k]
 	p.fact("Workload", string(k))
 	p.fact("Seed", o.Seed)
-	if err := make(p, &o); err != nil {
+	if err := shape(p, &o); err != nil {
 		return nil, fmt.Errorf("%w: workload %s: %w", ErrOptions, k, err)
 	}
 	if p.measured.requests < 1 || max(p.measured.requests, p.warm.requests) > maxPatternItems {
