@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -229,10 +230,11 @@ func (w *writer) Deleted() bool {
 }
 
 // Left returns how many calls the file at path still has, after Close: it may have
-// been cut meanwhile.
+// been cut meanwhile, and have grown again behind a hole, so that neither its
+// header nor its footer tells.
 func (w *writer) Left(path string) uint64 {
-	if s, err := SummarizeNative(path, nil); err == nil {
-		return uint64(s.Records)
+	if v, err := VerifyNative(context.Background(), path); err == nil {
+		return uint64(v.Records)
 	}
 	return 0
 }

@@ -160,4 +160,5 @@ func TestServerReservationOfTheDead(t *testing.T) {
 	if ok, err := c.CommitStore(t.Context(), key, instance); err != nil || !ok {
 		t.Errorf("commit: %v, %v", ok, err)
 	}
+	s.endsWell(t, syscall.SIGTERM)
 }
